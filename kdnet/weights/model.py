@@ -1,0 +1,36 @@
+"""What a weight file holds, whichever format it was read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerBlobs:
+    """The blobs of one layer, in Caffe's order (weight, bias, ...).
+
+    ``type`` is the Caffe type ("Convolution"), empty where the file does not say it. Arrays are
+    float32 or float64 with the shape as stored: a legacy blob keeps its four axes.
+    """
+
+    name: str
+    type: str
+    blobs: tuple[Array, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightFile:
+    """One weight file: where it was read, in which format, and its layers in file order.
+
+    A layer name may occur twice, as in the file; the first is the one that loads.
+    """
+
+    path: str
+    format: str
+    net_name: str
+    layers: tuple[LayerBlobs, ...]
