@@ -1,0 +1,1 @@
+"""Gradient rules, a file a family; every module here is imported when the table is first used."""
