@@ -1,0 +1,1 @@
+"""The prototxt language: generated messages, the located reader, the writer, the upgrades."""
