@@ -30,7 +30,6 @@ class Emitter(Ops):
         self.float_dtype = np.dtype(float_dtype)
         self.provider = provider
         self.ops: list[Op] = []
-        self.inputs: list[Tensor] = []
         self._constants: dict[str, Tensor] = {}
         self._names: dict[str, int] = {}
         self._scope = ""
@@ -48,15 +47,11 @@ class Emitter(Ops):
             self._scope, self._source = outer
 
     def input(self, name: str, shape: Sequence[int], dtype: Any = None) -> Tensor:
-        """A graph input; ``dtype`` defaults to the graph's float type."""
-        tensor = Tensor(self._unique(name), np.dtype(dtype or self.float_dtype), tuple(shape))
-        self.inputs.append(tensor)
-        return tensor
+        """A tensor from outside; ``dtype`` defaults to the graph's float type.
 
-    def parameter(self, name: str, value: np.ndarray[Any, Any]) -> Tensor:
-        """A named constant of any size, such as a frozen weight."""
-        array = np.ascontiguousarray(value)
-        return Tensor(self._unique(name), array.dtype, array.shape, array)
+        Whether it becomes an input of a model or an initializer is said when one is written.
+        """
+        return Tensor(self._unique(name), np.dtype(dtype or self.float_dtype), tuple(shape))
 
     def constant(self, value: Any, dtype: Any = None) -> Tensor:
         """A constant, interned by its content; ``dtype`` defaults to the graph's float type."""

@@ -7,7 +7,7 @@ metadata on nodes, which carries every node's prototxt position.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,25 +98,26 @@ def to_model(
     outputs: Mapping[str, Tensor],
     *,
     name: str,
-    external: Iterable[Tensor] = (),
+    initializers: Mapping[Tensor, np.ndarray[Any, Any] | None] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """A model that computes ``outputs`` (name to tensor) from ``inputs``.
 
-    Ops that no output needs are left out. Constants become initializers; those in ``external``
-    are declared with their type only (data location EXTERNAL), to be handed to the session.
+    Ops that no output needs are left out. Constants become initializers, and so do the outside
+    tensors in ``initializers``: with their array, or with None as a declaration only (data
+    location EXTERNAL), whose array is handed to the session.
     """
     kept = needed_ops(ops, outputs.values())
     renamed, aliases = _output_names(kept, outputs)
     nodes = [_node(op, renamed) for op in kept] + aliases
-    external_set = set(external)
-    constants = _constants(kept, outputs.values())
+    given = initializers or {}
+    constants = _used(kept, outputs.values(), given)
     graph = helper.make_graph(
         nodes,
         name or "net",
         [_value_info(tensor.name, tensor) for tensor in inputs],
         [_value_info(label, tensor) for label, tensor in outputs.items()],
-        [_initializer(tensor, external=tensor in external_set) for tensor in constants],
+        [_initializer(tensor, given.get(tensor, tensor.value)) for tensor in constants],
     )
     model = helper.make_model(
         graph,
@@ -157,9 +158,10 @@ def _node(op: Op, renamed: Mapping[Tensor, str]) -> onnx.NodeProto:
     return node
 
 
-def _constants(ops: Sequence[Op], outputs: Iterable[Tensor]) -> list[Tensor]:
-    used = [tensor for op in ops for tensor in op.inputs if tensor is not None]
-    found = {t.name: t for t in [*used, *outputs] if t.value is not None}
+def _used(ops: Sequence[Op], outputs: Iterable[Tensor], given: Container[Tensor]) -> list[Tensor]:
+    """The constants and given tensors that are read, in the order of their first use."""
+    read = [tensor for op in ops for tensor in op.inputs if tensor is not None]
+    found = {t.name: t for t in [*read, *outputs] if t.value is not None or t in given}
     return list(found.values())
 
 
@@ -167,9 +169,9 @@ def _value_info(name: str, tensor: Tensor) -> onnx.ValueInfoProto:
     return helper.make_value_info(name, tensor_type(tensor.dtype, tensor.shape))
 
 
-def _initializer(tensor: Tensor, *, external: bool) -> onnx.TensorProto:
-    if tensor.value is not None and not external:
-        return numpy_helper.from_array(tensor.value, tensor.name)
+def _initializer(tensor: Tensor, value: np.ndarray[Any, Any] | None) -> onnx.TensorProto:
+    if value is not None:
+        return numpy_helper.from_array(np.asarray(value, tensor.dtype), tensor.name)
     proto = onnx.TensorProto(
         name=tensor.name,
         data_type=helper.np_dtype_to_tensor_dtype(tensor.dtype),

@@ -1,0 +1,17 @@
+"""One class a Caffe layer type: its weights, its checks, and its forward pass in ONNX ops."""
+
+from kdnet.layers.base import DataLayer, Layer, Weight, layer
+from kdnet.layers.registry import layer_class, layer_types
+from kdnet.layers.trace import LabelCheck, Noise, Trace
+
+__all__ = [
+    "DataLayer",
+    "LabelCheck",
+    "Layer",
+    "Noise",
+    "Trace",
+    "Weight",
+    "layer",
+    "layer_class",
+    "layer_types",
+]

@@ -1,0 +1,38 @@
+"""What layers ask for beside their tops: noise, state updates, label checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kdnet.errors import Span
+from kdnet.graph import Tensor
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A float32 input of uniform numbers in [0, 1), drawn anew for each micro-step."""
+
+    tensor: Tensor
+    layer: str
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """Labels that must be integers in [0, classes), or ``ignore``, whenever they are fed."""
+
+    tensor: Tensor
+    layer: str
+    classes: int
+    ignore: int | None
+    span: Span | None
+
+
+@dataclass
+class Trace:
+    """Collected while the layers of one net emit their forward pass."""
+
+    noise: list[Noise] = field(default_factory=list)
+    updates: dict[Tensor, Tensor] = field(default_factory=dict)
+    labels: list[LabelCheck] = field(default_factory=list)
+    data: dict[str, Tensor] = field(default_factory=dict)
+    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -1,0 +1,18 @@
+"""The model of a net: which layers a phase has, and how their blobs are joined."""
+
+from kdnet.net.model import LayerModel, NetModel, ParamModel
+from kdnet.net.solver import SolverModel, load_solver, solver_beside, solver_for_net
+from kdnet.net.state import NetState
+from kdnet.net.wiring import resolve_net
+
+__all__ = [
+    "LayerModel",
+    "NetModel",
+    "NetState",
+    "ParamModel",
+    "SolverModel",
+    "load_solver",
+    "resolve_net",
+    "solver_beside",
+    "solver_for_net",
+]
