@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -190,10 +192,11 @@ def run(case: Case) -> dict[str, np.ndarray]:
     return record
 
 
-def run_apart(case: Case) -> dict[str, np.ndarray] | None:
+def apart(work: Callable[[Any], dict[str, np.ndarray]], case: Any) -> dict[str, np.ndarray] | None:
+    """Run in a process of its own; None when that process died."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(run(case)))
+    process = context.Process(target=lambda: sender.send(work(case)))
     process.start()
     sender.close()
     try:
@@ -215,7 +218,7 @@ def main() -> int:
     for case in read_cases(arguments.cases):
         if arguments.types and case.type not in arguments.types:
             continue
-        record = run_apart(case)
+        record = apart(run, case)
         if record is None:
             failed.append(f"{case.type}/{case.id}")
             continue
