@@ -1,0 +1,107 @@
+"""Formulas in numpy float64, written from papers and the standard, that tests compare with.
+
+Nothing here imports kdnet, and nothing here is fast: each function says what an operation means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def _taps(kernel: Sequence[int]) -> list[tuple[int, ...]]:
+    return list(product(*(range(size) for size in kernel)))
+
+
+def _window(
+    padded: Array,
+    tap: Sequence[int],
+    out: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> Array:
+    """The elements that kernel position ``tap`` meets, one for each output position (a view)."""
+    cuts = tuple(
+        slice(i * d, i * d + (o - 1) * s + 1, s)
+        for i, o, s, d in zip(tap, out, strides, dilations, strict=True)
+    )
+    return padded[(slice(None), slice(None), *cuts)]
+
+
+def _padded(x: Array, pads: Sequence[int], value: float = 0.0) -> Array:
+    axes = x.ndim - 2
+    widths = [(0, 0), (0, 0), *zip(pads[:axes], pads[axes:], strict=True)]
+    return np.pad(x, widths, constant_values=value)
+
+
+def conv(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int = 1,
+) -> Array:
+    """y[n, o, p] = b[o] + Σ_{c, k} w[o, c, k] · x[n, c, s·p + d·k − pad], within each group."""
+    kernel = w.shape[2:]
+    wide = _padded(x, pads)
+    out = [
+        (size - d * (k - 1) - 1) // s + 1
+        for size, k, s, d in zip(wide.shape[2:], kernel, strides, dilations, strict=True)
+    ]
+    n, o = x.shape[0], w.shape[0]
+    y = np.zeros((n, group, o // group, *out), x.dtype)
+    grouped = w.reshape(group, o // group, *w.shape[1:])
+    for tap in _taps(kernel):
+        seen = _window(wide, tap, out, strides, dilations).reshape(n, group, -1, *out)
+        y += np.einsum("ngc...,goc->ngo...", seen, grouped[(..., *tap)])
+    y = y.reshape(n, o, *out)
+    return y if b is None else y + b.reshape(-1, *[1] * len(kernel))
+
+
+def conv_transpose(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int = 1,
+    extra: Sequence[int] | None = None,
+) -> Array:
+    """y[n, o, s·p + d·k − pad] += Σ_c x[n, c, p] · w[c, o, k], within each group."""
+    kernel, shape = w.shape[2:], x.shape[2:]
+    axes = len(kernel)
+    extra = extra or [0] * axes
+    full = [
+        (size - 1) * s + d * (k - 1) + 1 + e
+        for size, k, s, d, e in zip(shape, kernel, strides, dilations, extra, strict=True)
+    ]
+    n, o = x.shape[0], w.shape[1] * group
+    y = np.zeros((n, o, *full), x.dtype)
+    seen = x.reshape(n, group, -1, *shape)
+    grouped = w.reshape(group, -1, *w.shape[1:])
+    for tap in _taps(kernel):
+        part = np.einsum("ngc...,gco->ngo...", seen, grouped[(..., *tap)])
+        _window(y, tap, shape, strides, dilations)[...] += part.reshape(n, o, *shape)
+    cuts = tuple(
+        slice(before, size - after)
+        for before, after, size in zip(pads[:axes], pads[axes:], full, strict=True)
+    )
+    y = y[(slice(None), slice(None), *cuts)]
+    return y if b is None else y + b.reshape(-1, *[1] * axes)
+
+
+def lrn_across(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    """x / (k + α/size · Σ x² over ``size`` channels around)^β (Krizhevsky et al. 2012, 3.3)."""
+    half = (size - 1) // 2
+    squares = np.pad(x * x, [(0, 0), (half, size - 1 - half)] + [(0, 0)] * (x.ndim - 2))
+    total = sum(squares[:, i : i + x.shape[1]] for i in range(size))
+    return x / (k + alpha / size * total) ** beta
