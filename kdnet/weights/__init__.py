@@ -1,6 +1,22 @@
 """The parameter store: weight files, fillers, the load audit and the keyed random generator."""
 
+from kdnet.weights.files import atomic_write
+from kdnet.weights.fillers import check_filler, fill, filler_names, is_random_filler
+from kdnet.weights.formats.caffemodel import write_caffemodel
 from kdnet.weights.model import LayerBlobs, WeightFile
 from kdnet.weights.random import philox
+from kdnet.weights.reading import read_weights, stream_weights
 
-__all__ = ["LayerBlobs", "WeightFile", "philox"]
+__all__ = [
+    "LayerBlobs",
+    "WeightFile",
+    "atomic_write",
+    "check_filler",
+    "fill",
+    "filler_names",
+    "is_random_filler",
+    "philox",
+    "read_weights",
+    "stream_weights",
+    "write_caffemodel",
+]

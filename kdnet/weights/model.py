@@ -15,12 +15,14 @@ class LayerBlobs:
     """The blobs of one layer, in Caffe's order (weight, bias, ...).
 
     ``type`` is the Caffe type ("Convolution"), empty where the file does not say it. Arrays are
-    float32 or float64 with the shape as stored: a legacy blob keeps its four axes.
+    float32 or float64 with the shape as stored: a legacy blob keeps its four axes. ``stored``
+    names each blob's type in the file, such as "float16"; it is empty for blobs made in code.
     """
 
     name: str
     type: str
     blobs: tuple[Array, ...]
+    stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

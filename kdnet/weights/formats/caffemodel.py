@@ -1,0 +1,230 @@
+"""Caffe's own weight files: a binary NetParameter, whatever the file's ending.
+
+Three generations are in use: V2 (``layer``, field 100), V1 (``layers``, field 2) and V0, where a
+V1 layer only wraps the layer that holds the blobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from kdnet.errors import WeightsError, fail
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.weights.blobs import decode_blob
+from kdnet.weights.files import Buffer, atomic_write, open_buffer
+from kdnet.weights.model import Array, LayerBlobs
+from kdnet.weights.registry import Stream, weight_format
+from kdnet.weights.wire import (
+    LENGTH,
+    VARINT,
+    Field,
+    WireError,
+    fields,
+    read_varint,
+    write_tag,
+    write_varint,
+)
+
+_LONGEST_NAME_BYTES = 1 << 16
+_NET_NAME, _V1_LAYERS, _V2_LAYERS = 1, 2, 100
+# Number and wire type of the fields that a NetParameter can begin with.
+_FIRST_FIELDS = frozenset(
+    {(number, LENGTH) for number in (1, 2, 3, 4, 6, 8, 100)}
+    | {(number, VARINT) for number in (4, 5, 7)}
+)
+_V0_LAYER = 1
+
+
+class Numbers(NamedTuple):
+    """The field numbers of one generation of layer messages."""
+
+    name: int
+    type: int
+    blobs: int
+
+
+NUMBERS = {"V0": Numbers(1, 2, 50), "V1": Numbers(4, 5, 6), "V2": Numbers(1, 2, 7)}
+
+
+class WireLayer(NamedTuple):
+    """One layer of a file: where its message and its blobs lie; nothing is decoded yet.
+
+    ``outer`` is the field of the net, ``inner`` the field whose payload has name and blobs: the
+    same one but for V0.
+    """
+
+    generation: str
+    outer: Field
+    inner: Field
+    name: str
+    type: str
+    blobs: tuple[Field, ...]
+
+
+def layer_fields(data: Buffer) -> Iterator[Field]:
+    """The fields of a net that hold its layers, in file order."""
+    for found in fields(data, 0, len(data)):
+        if found.wire == LENGTH and found.number in (_V1_LAYERS, _V2_LAYERS):
+            yield found
+
+
+def read_layer(data: Buffer, outer: Field) -> WireLayer:
+    """Find the name, the type and the blobs in the payload of a layer's field.
+
+    Raises:
+        WireError: The bytes are damaged.
+    """
+    generation, inner = "V2", outer
+    if outer.number == _V1_LAYERS:
+        generation = "V1"
+        for found in fields(data, outer.start, outer.stop):
+            if found.number == _V0_LAYER and found.wire == LENGTH:
+                generation, inner = "V0", found
+    numbers = NUMBERS[generation]
+    name = kind = ""
+    blobs = []
+    for found in fields(data, inner.start, inner.stop):
+        if found.number == numbers.name and found.wire == LENGTH:
+            name = _text(data, found)
+        elif found.number == numbers.type:
+            kind = _type(data, found)
+        elif found.number == numbers.blobs and found.wire == LENGTH:
+            blobs.append(found)
+    return WireLayer(generation, outer, inner, name, kind, tuple(blobs))
+
+
+def damaged(path: str, size_bytes: int, error: WireError, where: str = "") -> NoReturn:
+    """Raise ``truncated-weights`` or ``corrupt-weights`` for a fault found in the bytes."""
+    place = f"{where} at byte {error.at} of {size_bytes}" if where else f"byte {error.at}"
+    if error.truncated:
+        fail(
+            WeightsError,
+            "truncated-weights",
+            f'"{path}" is cut short: {place}: {error.reason}',
+            help=("copy or download the file again",),
+        )
+    fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: {place}: {error.reason}')
+
+
+@weight_format("caffemodel", sniff=None)
+def read_caffemodel(path: str) -> Stream:
+    """Read a binary NetParameter of any generation.
+
+    Raises:
+        WeightsError: ``truncated-weights``, ``corrupt-weights`` (both with the byte's offset) or
+            ``foreign-weights`` for a message that has no layers.
+    """
+    data = open_buffer(path)
+    try:
+        name = next((f for f in fields(data, 0, len(data)) if f.number == _NET_NAME), None)
+        found = tuple(layer_fields(data))
+        net_name = _text(data, name) if name is not None and name.wire == LENGTH else ""
+    except WireError as error:
+        if not _may_be_net(data):
+            _foreign(path, "its first bytes are not those of a Caffe net")
+        damaged(path, len(data), error)
+    if not found:
+        _foreign(path, "it is not a Caffe net, or a net without layers")
+    return Stream(net_name, _decode(path, data, found))
+
+
+def _may_be_net(data: Buffer) -> bool:
+    try:
+        tag, _ = read_varint(data, 0, len(data))
+    except WireError:
+        return False
+    return (tag >> 3, tag & 7) in _FIRST_FIELDS
+
+
+def _foreign(path: str, reason: str) -> NoReturn:
+    fail(WeightsError, "foreign-weights", f'"{path}" is not a weight file: {reason}')
+
+
+def _decode(path: str, data: Buffer, found: Sequence[Field]) -> Iterator[LayerBlobs]:
+    for index, outer in enumerate(found):
+        where = f"layer {index}"
+        try:
+            layer = read_layer(data, outer)
+            where = f'layer {index} ("{layer.name}")'
+            decoded = [decode_blob(data, blob.start, blob.stop) for blob in layer.blobs]
+        except WireError as error:
+            damaged(path, len(data), error, where)
+        yield LayerBlobs(
+            layer.name,
+            layer.type,
+            tuple(values for values, _ in decoded),
+            tuple(stored for _, stored in decoded),
+        )
+
+
+def _text(data: Buffer, found: Field) -> str:
+    if found.stop - found.start > _LONGEST_NAME_BYTES:
+        raise WireError(found.at, f"a name of {found.stop - found.start} bytes")
+    try:
+        return data[found.start : found.stop].decode()
+    except UnicodeDecodeError:
+        raise WireError(found.at, "a name that is not UTF-8") from None
+
+
+def _type(data: Buffer, found: Field) -> str:
+    if found.wire == LENGTH:
+        return _text(data, found)
+    number = found.value if found.wire == VARINT else -1
+    known = pb.V1LayerParameter.LayerType.items()
+    return next((name for name, value in known if value == number), "")
+
+
+def write_caffemodel(path: str, layers: Sequence[LayerBlobs], *, net_name: str = "") -> None:
+    """Write layers and their blobs as a binary NetParameter (V2), atomically.
+
+    float32 blobs become packed ``data``, float64 blobs packed ``double_data``, each with a
+    BlobShape; the same layers always give the same bytes. Protobuf readers, Caffe's among them,
+    refuse messages of 2 GiB and more; kdnet reads them.
+
+    Raises:
+        WeightsError: ``cannot-write``; the file that was there is still whole.
+        TypeError: A blob is neither float32 nor float64.
+    """
+    encoded = [_encode_layer(layer) for layer in layers]
+    name = net_name.encode()
+    with atomic_write(path) as file:
+        file.write(write_tag(_NET_NAME, LENGTH) + write_varint(len(name)) + name)
+        for pieces in encoded:
+            file.writelines(pieces)
+
+
+Piece = bytes | memoryview
+
+
+def _encode_layer(layer: LayerBlobs) -> list[Piece]:
+    numbers = NUMBERS["V2"]
+    body: list[Piece] = _field(numbers.name, [layer.name.encode()])
+    if layer.type:
+        body += _field(numbers.type, [layer.type.encode()])
+    for blob in layer.blobs:
+        body += _field(numbers.blobs, _encode_blob(blob))
+    return _field(_V2_LAYERS, body)
+
+
+def _encode_blob(blob: Array) -> list[Piece]:
+    """A BlobProto's fields in the order of their numbers, as protobuf itself writes them."""
+    dims = b"".join(write_varint(size) for size in blob.shape)
+    shape = _field(7, _field(1, [dims])) if blob.ndim else []
+    if blob.dtype == np.float32:
+        return _field(5, [_little_endian(blob, "<f4")]) + shape
+    if blob.dtype == np.float64:
+        return shape + _field(8, [_little_endian(blob, "<f8")])
+    raise TypeError(f"a blob of {blob.dtype}: weight files hold float32 or float64")
+
+
+def _little_endian(blob: Array, dtype: str) -> memoryview:
+    """The blob's values as bytes, without a copy where they lie so in memory."""
+    return np.ascontiguousarray(blob, dtype=dtype).reshape(-1).view(np.uint8).data
+
+
+def _field(number: int, body: Sequence[Piece]) -> list[Piece]:
+    size = sum(len(piece) for piece in body)
+    return [write_tag(number, LENGTH) + write_varint(size), *body]

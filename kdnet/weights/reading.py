@@ -1,0 +1,58 @@
+"""Reading a weight file of any format, known by its content and never by its ending."""
+
+from __future__ import annotations
+
+import kdnet.weights.formats  # noqa: F401  # registers every format
+from kdnet.errors import WeightsError, fail
+from kdnet.weights.files import check_readable
+from kdnet.weights.foreign import describe
+from kdnet.weights.model import WeightFile
+from kdnet.weights.registry import HEAD_BYTES, Stream, WeightFormat, registered_formats
+
+
+def stream_weights(path: str) -> tuple[WeightFormat, Stream]:
+    """The file's format and its layers one at a time, so that only one is held in memory.
+
+    Raises:
+        WeightsError: as :func:`read_weights`; faults inside a layer come when it is reached.
+    """
+    found = _sniff(path)
+    return found, found.read(path)
+
+
+def read_weights(path: str) -> WeightFile:
+    """Read a weight file whole.
+
+    Raises:
+        WeightsError: ``missing-weights``, ``unreadable-weights``, ``foreign-weights`` (it says
+            what the file looks like), ``truncated-weights``, ``corrupt-weights``,
+            ``weights-too-large`` or ``missing-blob``.
+    """
+    found, stream = stream_weights(path)
+    return WeightFile(path, found.name, stream.net_name, tuple(stream.layers))
+
+
+def _sniff(path: str) -> WeightFormat:
+    check_readable(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        fail(
+            WeightsError,
+            "unreadable-weights",
+            f'cannot read weights from "{path}": {error.strerror or error}',
+        )
+    formats = registered_formats()
+    for candidate in formats:
+        if candidate.sniff is not None and candidate.sniff(path, head):
+            return candidate
+    what = describe(path, head)
+    if what is not None:
+        fail(
+            WeightsError,
+            "foreign-weights",
+            f'"{path}" is not a weight file: it looks like {what}',
+            help=(f"kdnet reads {', '.join(known.name for known in formats)}",),
+        )
+    return formats[-1]
