@@ -22,7 +22,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import caffe
 import numpy as np
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+
+Work = Callable[[Any], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def run(case: Case) -> dict[str, np.ndarray]:
     return record
 
 
-def apart(work: Callable[[Any], dict[str, np.ndarray]], case: Any) -> dict[str, np.ndarray] | None:
+def apart(work: Work, case: Any) -> dict[str, np.ndarray] | None:
     """Run in a process of its own; None when that process died."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -20,7 +21,7 @@ import h5py
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
-from make_caffe_layers import HERE, apart, generator
+from make_caffe_layers import HERE, Work, apart, generator
 
 ITERATIONS = 10
 ROWS = 12
@@ -197,14 +198,19 @@ def train(case: Case) -> dict[str, np.ndarray]:
     return record
 
 
-def run(case: Case) -> dict[str, np.ndarray]:
-    home = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            return train(case)
-        finally:
-            os.chdir(home)
+def inside_new_folder(work: Work) -> Work:
+    """The same work, done in an empty folder that is removed afterwards."""
+
+    def moved(given: Any) -> dict[str, np.ndarray]:
+        home = Path.cwd()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            try:
+                return work(given)
+            finally:
+                os.chdir(home)
+
+    return moved
 
 
 def main() -> int:
@@ -215,7 +221,7 @@ def main() -> int:
     entries = make_data()
     failed = []
     for case in read_cases(arguments.cases):
-        record = apart(run, case)
+        record = apart(inside_new_folder(train), case)
         if record is None:
             failed.append(f"{case.solver}/{case.id}")
             continue
