@@ -1,5 +1,6 @@
 """The parameter store: weight files, fillers, the load audit and the keyed random generator."""
 
+from kdnet.weights.audit import Audit, AuditRow, Target, assign, audit_weights
 from kdnet.weights.files import atomic_write
 from kdnet.weights.fillers import check_filler, fill, filler_names, is_random_filler
 from kdnet.weights.formats.caffemodel import write_caffemodel
@@ -8,9 +9,14 @@ from kdnet.weights.random import philox
 from kdnet.weights.reading import read_weights, stream_weights
 
 __all__ = [
+    "Audit",
+    "AuditRow",
     "LayerBlobs",
+    "Target",
     "WeightFile",
+    "assign",
     "atomic_write",
+    "audit_weights",
     "check_filler",
     "fill",
     "filler_names",

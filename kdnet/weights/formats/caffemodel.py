@@ -211,13 +211,15 @@ def _encode_layer(layer: LayerBlobs) -> list[Piece]:
 
 def _encode_blob(blob: Array) -> list[Piece]:
     """A BlobProto's fields in the order of their numbers, as protobuf itself writes them."""
+    if blob.dtype not in (np.float32, np.float64):
+        raise TypeError(f"a blob of {blob.dtype}: weight files hold float32 or float64")
     dims = b"".join(write_varint(size) for size in blob.shape)
     shape = _field(7, _field(1, [dims])) if blob.ndim else []
+    if not blob.size:
+        return shape
     if blob.dtype == np.float32:
         return _field(5, [_little_endian(blob, "<f4")]) + shape
-    if blob.dtype == np.float64:
-        return shape + _field(8, [_little_endian(blob, "<f8")])
-    raise TypeError(f"a blob of {blob.dtype}: weight files hold float32 or float64")
+    return shape + _field(8, [_little_endian(blob, "<f8")])
 
 
 def _little_endian(blob: Array, dtype: str) -> memoryview:
