@@ -1,7 +1,17 @@
 """The emitter: a typed, scoped, append-only list of ONNX ops with static shapes."""
 
 from kdnet.graph.emitter import Emitter
-from kdnet.graph.serialize import IR_VERSION, OPSET, Listing, listing, to_model
+from kdnet.graph.serialize import IR_VERSION, OPSET, SOURCE_KEY, listing, outside, to_model
 from kdnet.graph.tensor import Op, Tensor
 
-__all__ = ["IR_VERSION", "OPSET", "Emitter", "Listing", "Op", "Tensor", "listing", "to_model"]
+__all__ = [
+    "IR_VERSION",
+    "OPSET",
+    "SOURCE_KEY",
+    "Emitter",
+    "Op",
+    "Tensor",
+    "listing",
+    "outside",
+    "to_model",
+]

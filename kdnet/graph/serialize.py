@@ -23,8 +23,6 @@ IR_VERSION = 10
 PRODUCER = "kdnet"
 SOURCE_KEY = "kdnet.source"
 
-Listing = str
-
 
 def schema_of(op_type: str) -> OpSchema:
     """The standard's definition of an op at kdnet's opset."""
@@ -183,7 +181,7 @@ def _initializer(tensor: Tensor, value: np.ndarray[Any, Any] | None) -> onnx.Ten
     return proto
 
 
-def listing(model: onnx.ModelProto) -> Listing:
+def listing(model: onnx.ModelProto) -> str:
     """The graph as text, a node a line, with the shapes of what it makes: for golden files."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     shapes = {v.name: v.type.tensor_type for v in [*inferred.value_info, *inferred.output]}
@@ -198,3 +196,12 @@ def listing(model: onnx.ModelProto) -> Listing:
         for node in model.graph.node
     ]
     return "\n".join(lines) + "\n"
+
+
+def outside(ops: Sequence[Op], outputs: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors that the outputs need and no op makes, in the order of their first use."""
+    wanted = list(outputs)
+    kept = needed_ops(ops, wanted)
+    made = {tensor for op in kept for tensor in op.outputs}
+    read = [tensor for op in kept for tensor in op.inputs if tensor is not None]
+    return list(dict.fromkeys(t for t in [*read, *wanted] if t.value is None and t not in made))

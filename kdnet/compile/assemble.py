@@ -1,0 +1,96 @@
+"""From a traced graph and wanted outputs to a Program: which outside tensor is which input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kdnet.compile.forward import Forward
+from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, StateSlot
+from kdnet.graph import Tensor, outside, to_model
+
+Pair = tuple[Tensor, Tensor]
+
+
+def next_name(tensor: Tensor) -> str:
+    """The output that carries a state tensor's following value."""
+    return f"next/{tensor.name}"
+
+
+def loss_outputs(forward: Forward) -> dict[str, Tensor]:
+    """The total loss Σ loss_weight · Σ top, if the net has one, and each reported blob."""
+    g = forward.g
+    outputs = {r.output: forward.blobs[r.blob] for r in forward.reports()}
+    with g.scope("total"):
+        parts = [g.mul(g.sum_all(top), weight) for top, weight in forward.losses]
+        if not parts:
+            return outputs
+        total = parts[0]
+        for part in parts[1:]:
+            total = g.add(total, part)
+    return {LOSS: total, **outputs}
+
+
+@dataclass
+class _Inputs:
+    """The outside tensors of a graph, by what they are."""
+
+    data: list[Tensor] = field(default_factory=list)
+    noise: list[Tensor] = field(default_factory=list)
+    reads: list[Tensor] = field(default_factory=list)
+    frozen: list[Tensor] = field(default_factory=list)
+    rate: list[Tensor] = field(default_factory=list)
+
+
+def _classify(
+    forward: Forward, needed: Sequence[Tensor], state: set[Tensor], frozen: frozenset[Tensor]
+) -> _Inputs:
+    fed = set(forward.trace.data.values())
+    noisy = {item.tensor for item in forward.trace.noise}
+    found = _Inputs()
+    for tensor in needed:
+        if tensor in fed:
+            found.data.append(tensor)
+        elif tensor in noisy:
+            found.noise.append(tensor)
+        elif tensor in frozen:
+            found.frozen.append(tensor)
+        elif tensor.name == RATE:
+            found.rate.append(tensor)
+        elif tensor not in state:
+            found.reads.append(tensor)
+    return found
+
+
+def assemble(
+    name: str,
+    forward: Forward,
+    outputs: Mapping[str, Tensor],
+    pairs: Sequence[Pair] = (),
+    frozen: frozenset[Tensor] = frozenset(),
+) -> Program:
+    """A program that computes ``outputs`` and, for each pair, the state's following value."""
+    g, trace = forward.g, forward.trace
+    every = {**{next_name(held): new for held, new in pairs}, **outputs}
+    state = [held for held, _ in pairs]
+    found = _classify(forward, outside(g.ops, every.values()), set(state), frozen)
+    model = to_model(
+        g.ops,
+        [*found.data, *found.noise, *found.reads, *state, *found.rate],
+        every,
+        name=name,
+        initializers=dict.fromkeys(found.frozen),
+    )
+    layer_of = {item.tensor: item.layer for item in trace.noise}
+    return Program(
+        model,
+        data={tensor.name: tensor.shape for tensor in found.data},
+        noise=tuple(NoiseSlot(t.name, layer_of[t], t.shape) for t in found.noise),
+        reads=tuple(tensor.name for tensor in found.reads),
+        state=tuple(StateSlot(t.name, next_name(t), t.shape) for t in state),
+        frozen=tuple(tensor.name for tensor in found.frozen),
+        reports=tuple(r for r in forward.reports() if r.output in outputs),
+        labels=tuple(check for check in trace.labels if check.tensor in found.data),
+        has_rate=bool(found.rate),
+        has_loss=LOSS in outputs,
+    )

@@ -1,0 +1,48 @@
+"""The evaluation graph: a TEST net's forward pass, reading the weights that training changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kdnet.compile.assemble import assemble, loss_outputs
+from kdnet.compile.forward import trace_forward
+from kdnet.compile.program import Program, WeightSlot
+from kdnet.compile.weights import weight_slots
+from kdnet.graph import Emitter
+from kdnet.net import NetModel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A compiled forward pass; ``program.reads`` are weights bound from the training run."""
+
+    net: NetModel
+    weights: tuple[WeightSlot, ...]
+    program: Program
+
+
+def compile_evaluation(
+    net: NetModel,
+    *,
+    live: frozenset[str] = frozenset(),
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    provider: str = "cpu",
+) -> Evaluation:
+    """Compile the forward pass of a net.
+
+    What no output needs is left out, so a teacher that nobody reads costs nothing.
+
+    Args:
+        net: the net, usually in TEST phase.
+        live: names of weights to be inputs, because training changes them; the others are
+            constants of the session.
+        input_shapes: shapes of data tops that win over what the net says.
+        provider: "cpu" or "cuda".
+    """
+    forward = trace_forward(net, Emitter(provider=provider), input_shapes)
+    weights = weight_slots(forward.weights, frozenset(), frozenset())
+    frozen = frozenset(t for t in forward.weights if t.name not in live)
+    program = assemble(net.phase_name.lower(), forward, loss_outputs(forward), (), frozen)
+    used = {*program.frozen, *program.reads}
+    return Evaluation(net, tuple(slot for slot in weights if slot.name in used), program)

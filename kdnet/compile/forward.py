@@ -1,0 +1,127 @@
+"""Traces the forward pass: every layer of a net emits its ops onto one emitter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kdnet.compile.program import Report
+from kdnet.compile.weights import Blob, WeightTable
+from kdnet.errors import Diagnostic, Faults, GraphError, LayerError
+from kdnet.graph import Emitter, Tensor
+from kdnet.layers import Layer, Trace, layer_class
+from kdnet.layers.base import ANY, Arity
+from kdnet.net import LayerModel, NetModel
+
+
+@dataclass
+class Forward:
+    """A traced net: its graph, its blobs by name, and what its layers asked for."""
+
+    net: NetModel
+    g: Emitter
+    trace: Trace
+    table: WeightTable
+    blobs: dict[str, Tensor] = field(default_factory=dict)
+    losses: list[tuple[Tensor, float]] = field(default_factory=list)
+    makers: dict[str, tuple[LayerModel, float]] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Mapping[Tensor, Blob]:
+        """Every weight blob, by its tensor."""
+        return self.table.blobs
+
+    def reports(self) -> list[Report]:
+        """The net's outputs: blobs that nobody reads, in alphabetical order."""
+        found = []
+        for name in self.net.outputs:
+            model, weight = self.makers[name]
+            index = model.tops.index(name)
+            span = model.source.span(("top", index))
+            shape = self.blobs[name].shape
+            found.append(Report(name, f"output/{name}", shape, weight, model.name, span))
+        return found
+
+
+def trace_forward(
+    net: NetModel, g: Emitter, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Forward:
+    """Emit every layer of ``net``.
+
+    Args:
+        net: the net in one phase.
+        g: the emitter to append to.
+        input_shapes: shapes of data tops, batch axis included, that win over what the net says.
+
+    Raises:
+        LayerError: the faults of all layers; a layer below a faulty one is not looked at.
+    """
+    trace = Trace(input_shapes=dict(input_shapes or {}))
+    forward = Forward(net, g, trace, WeightTable())
+    faults = Faults(LayerError)
+    for model in net.layers:
+        if not all(bottom in forward.blobs for bottom in model.bottoms):
+            continue
+        try:
+            _emit_layer(forward, model)
+        except LayerError as error:
+            faults.extend(error)
+            for top in model.tops:
+                forward.blobs.pop(top, None)
+    faults.raise_if_any()
+    return forward
+
+
+def _emit_layer(forward: Forward, model: LayerModel) -> None:
+    layer = layer_class(model)(model, forward.trace)
+    _check_arity(layer, "bottom", model.bottoms, layer.bottoms)
+    _check_arity(layer, "top", model.tops, layer.tops)
+    bottoms = [
+        _held(forward.g, model, index, forward.blobs[name])
+        for index, name in enumerate(model.bottoms)
+    ]
+    layer.check(*bottoms)
+    weights = forward.table.declare(forward.g, layer, layer.weights(*bottoms))
+    with forward.g.scope(model.name, str(model.position or "")):
+        try:
+            emitted = layer.emit(forward.g, *bottoms, *weights)
+        except GraphError as error:
+            text = error.diagnostics[0].message
+            layer.fail("shape-mismatch", text, model.position)
+    tops = emitted if isinstance(emitted, tuple) else (emitted,)
+    _bind_tops(forward, layer, tops)
+
+
+def _held(g: Emitter, model: LayerModel, index: int, bottom: Tensor) -> Tensor:
+    """The bottom, cut off from gradients where ``propagate_down: false`` says so."""
+    given = model.message.propagate_down
+    if index < len(given) and not given[index] and bottom.is_float:
+        with g.scope(model.name, str(model.position or "")):
+            return g.stop_gradient(bottom)
+    return bottom
+
+
+def _bind_tops(forward: Forward, layer: Layer, tops: tuple[Tensor, ...]) -> None:
+    model = layer.model
+    weights = list(model.message.loss_weight)
+    if not weights and layer.is_loss:
+        weights = [1.0]
+    weights += [0.0] * (len(tops) - len(weights))
+    # Caffe gives an unnamed loss top a name of its own; zip drops tops that have no name.
+    for name, top, weight in zip(model.tops, tops, weights, strict=False):
+        forward.blobs[name] = top
+        forward.makers[name] = (model, weight)
+        if weight:
+            forward.losses.append((top, weight))
+
+
+def _check_arity(layer: Layer, word: str, names: tuple[str, ...], arity: Arity) -> None:
+    low, high = arity if isinstance(arity, tuple) else (arity, arity)
+    if low <= len(names) <= high:
+        return
+    wanted = str(low) if low == high else f"{low} to {high}" if high < ANY else f"{low} or more"
+    span = layer.model.source.span((word, min(high, len(names) - 1))) if names else None
+    plural = "" if wanted == "1" else "s"
+    who = f'layer "{layer.model.name}" ({layer.type})'
+    text = f"{who} takes {wanted} {word}{plural}, not {len(names)}"
+    raise LayerError(Diagnostic(f"{word}-count", text, span or layer.model.position))

@@ -1,0 +1,94 @@
+"""What the compiler hands over: models, and what each of their inputs and outputs means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from kdnet.errors import Span
+from kdnet.layers import LabelCheck
+from kdnet.schema import kdnet_pb2 as pb
+
+RATE = "scalar/lr"
+LOSS = "total/loss"
+EXPLICIT_FILLERS = ("constant", "bilinear")
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WeightSlot:
+    """A weight blob of the net: where it belongs, how it starts, how it is trained.
+
+    ``role`` is "trained" (a solver updates it), "state" (its layer does) or "frozen" (nobody).
+    ``users`` are the (layer, blob index) pairs that share it by name, the owner first.
+    """
+
+    name: str
+    layer: str
+    layer_type: str
+    index: int
+    shape: Shape
+    filler: pb.FillerParameter
+    lr_mult: float
+    role: str
+    span: Span | None
+    users: tuple[tuple[str, int], ...]
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether it is frozen and the prototxt does not itself say what it holds."""
+        written = self.filler.HasField("type") and self.filler.type in EXPLICIT_FILLERS
+        return self.role == "frozen" and self.lr_mult == 0 and not written
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """An input whose next value is an output."""
+
+    name: str
+    following: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class NoiseSlot:
+    """An input of uniform numbers in [0, 1), keyed on (seed, layer, iteration, micro-step)."""
+
+    name: str
+    layer: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Report:
+    """A blob that no layer reads, as Caffe's log prints it; ``loss_weight`` 0 for no loss."""
+
+    blob: str
+    output: str
+    shape: Shape
+    loss_weight: float
+    layer: str
+    span: Span | None
+
+
+@dataclass(frozen=True)
+class Program:
+    """One model and the meaning of its inputs and outputs.
+
+    Inputs are ``data`` (fed from sources), ``noise``, ``reads`` (values bound and left alone),
+    ``state`` (bound, and replaced by their following value) and scalars (``scalar/...``).
+    ``frozen`` weights are declared in the model and handed to the session.
+    """
+
+    model: onnx.ModelProto
+    data: dict[str, Shape] = field(default_factory=dict)
+    noise: tuple[NoiseSlot, ...] = ()
+    reads: tuple[str, ...] = ()
+    state: tuple[StateSlot, ...] = ()
+    frozen: tuple[str, ...] = ()
+    reports: tuple[Report, ...] = ()
+    labels: tuple[LabelCheck, ...] = ()
+    has_rate: bool = False
+    has_loss: bool = False

@@ -1,0 +1,122 @@
+"""The training graphs: one step, or a gradient graph and an update graph for iter_size > 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kdnet.autodiff import gradients
+from kdnet.compile.assemble import Pair, assemble, loss_outputs, next_name
+from kdnet.compile.forward import Forward, trace_forward
+from kdnet.compile.program import RATE, Program, StateSlot, WeightSlot
+from kdnet.compile.weights import weight_slots
+from kdnet.errors import LayerError, fail
+from kdnet.graph import Emitter, Tensor
+from kdnet.net import NetModel, SolverModel
+from kdnet.solvers import Leaf, apply_chain, transforms_of
+
+
+@dataclass(frozen=True)
+class Training:
+    """A compiled training run.
+
+    ``main`` takes the data. With iter_size 1 it is the whole step and ``update`` is None; else it
+    adds its gradients to ``accumulators``, which ``update`` then consumes. ``histories`` maps
+    each history input to the weight it belongs to.
+    """
+
+    net: NetModel
+    weights: tuple[WeightSlot, ...]
+    histories: Mapping[str, str]
+    iter_size: int
+    main: Program
+    update: Program | None = None
+    accumulators: tuple[StateSlot, ...] = ()
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Names of the weights that change while training."""
+        return frozenset(slot.name for slot in self.weights if slot.role != "frozen")
+
+
+def compile_training(
+    net: NetModel,
+    solver: SolverModel,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    provider: str = "cpu",
+) -> Training:
+    """Compile forward, backward and update of a TRAIN net.
+
+    Raises:
+        LayerError: the net's faults; nothing-to-train when no loss depends on a trained weight.
+    """
+    forward = trace_forward(net, Emitter(provider=provider), input_shapes)
+    slopes = _gradients(forward)
+    weights = weight_slots(forward.weights, frozenset(slopes), frozenset(forward.trace.updates))
+    frozen_names = {slot.name for slot in weights if slot.role == "frozen"}
+    frozen = frozenset(t for t in forward.weights if t.name in frozen_names)
+    statistics = list(forward.trace.updates.items())
+    losses = loss_outputs(forward)
+    iter_size = max(1, solver.message.iter_size)
+    if iter_size == 1:
+        pairs, histories = _emit_update(forward, solver, slopes)
+        main = assemble("step", forward, losses, [*pairs, *statistics], frozen)
+        return Training(net, weights, histories, iter_size, main)
+    held, sums = _emit_accumulators(forward.g, slopes)
+    main = assemble("gradient", forward, losses, [*sums, *statistics], frozen)
+    pairs, histories = _emit_update(forward, solver, held)
+    update = assemble("update", forward, {}, pairs, frozen)
+    slots = tuple(StateSlot(t.name, next_name(t), t.shape) for t in held.values())
+    return Training(net, weights, histories, iter_size, main, update, slots)
+
+
+def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
+    """The loss's gradient by weight, for the weights that are trained."""
+    g = forward.g
+    wanted = [tensor for tensor, blob in forward.weights.items() if blob.lr_mult != 0]
+    with g.scope("grad/loss"):
+        seeds = [(top, g.expand(g.constant(weight), top.shape)) for top, weight in forward.losses]
+    found = gradients(g, seeds, wanted)
+    if not found:
+        reason = "no loss depends on a weight whose" if forward.losses else "it has no loss, or no"
+        text = f'net "{forward.net.name}" has nothing to train: {reason} lr_mult is above 0'
+        fail(LayerError, "nothing-to-train", text, span=forward.net.source.span(()))
+    return {tensor: found[tensor] for tensor in wanted if tensor in found}
+
+
+def _emit_accumulators(
+    g: Emitter, slopes: Mapping[Tensor, Tensor]
+) -> tuple[dict[Tensor, Tensor], list[Pair]]:
+    """Accumulator inputs by weight, and each with its sum."""
+    held: dict[Tensor, Tensor] = {}
+    pairs: list[Pair] = []
+    for weight, slope in slopes.items():
+        held[weight] = g.input(f"accumulated/{weight.name}", weight.shape)
+        with g.scope(held[weight].name):
+            pairs.append((held[weight], g.add(held[weight], slope)))
+    return held, pairs
+
+
+def _emit_update(
+    forward: Forward, solver: SolverModel, slopes: Mapping[Tensor, Tensor]
+) -> tuple[list[Pair], dict[str, str]]:
+    """Emit the solver; the state it replaces with the new values, and whose history is whose."""
+    g, table = forward.g, forward.weights
+    leaves = [Leaf(t, table[t].lr_mult, table[t].decay_mult) for t in slopes]
+    chain = transforms_of(solver)
+    rate = g.input(RATE, ())
+    past = {
+        slot: [g.input(f"history/{slot}/{leaf.weight.name}", leaf.weight.shape) for leaf in leaves]
+        for transform in chain
+        for slot in transform.slots
+    }
+    with g.scope("update"):
+        weights, following = apply_chain(g, chain, leaves, list(slopes.values()), rate, past)
+    pairs = [(leaf.weight, new) for leaf, new in zip(leaves, weights, strict=True)]
+    histories = {}
+    for slot, inputs in past.items():
+        pairs += zip(inputs, following[slot], strict=True)
+        for tensor, leaf in zip(inputs, leaves, strict=True):
+            histories[tensor.name] = leaf.weight.name
+    return pairs, histories

@@ -1,0 +1,129 @@
+"""The weight blobs of a net under construction: declared by layers, shared by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from kdnet.compile.program import WeightSlot
+from kdnet.errors import Diagnostic, LayerError, Note, Span
+from kdnet.graph import Emitter, Tensor
+from kdnet.layers import Layer, Weight
+from kdnet.net import LayerModel
+
+
+@dataclass
+class Blob:
+    """A weight blob and everybody who uses it; the first user owns it."""
+
+    tensor: Tensor
+    weight: Weight
+    layer: LayerModel
+    index: int
+    lr_mult: float
+    decay_mult: float
+    given: set[str]
+    span: Span | None
+    users: list[tuple[str, int]] = field(default_factory=list)
+
+
+class WeightTable:
+    """Declares each layer's weights as tensors, and joins those that share a param name."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[Tensor, Blob] = {}
+        self._by_name: dict[str, Blob] = {}
+
+    def declare(self, g: Emitter, layer: Layer, weights: list[Weight]) -> list[Tensor]:
+        """The tensors of a layer's weights, in order.
+
+        Raises:
+            LayerError: too-many-params, shared-shape-mismatch, shared-multiplier-mismatch.
+        """
+        model = layer.model
+        extra = len(model.message.param)
+        if extra > len(weights):
+            span = model.source.span(("param", len(weights)))
+            layer.fail("too-many-params", f"{extra} param for {len(weights)} weight blobs", span)
+        return [self._declare(g, model, index, weight) for index, weight in enumerate(weights)]
+
+    def _declare(self, g: Emitter, model: LayerModel, index: int, weight: Weight) -> Tensor:
+        shared = model.param(index).name
+        if shared and shared in self._by_name:
+            return self._join(g, model, index, weight)
+        param = model.param(index)
+        tensor = g.input(f"{model.name}/{weight.name}", weight.shape)
+        blob = Blob(
+            tensor,
+            weight,
+            model,
+            index,
+            0.0 if weight.state else param.lr_mult,
+            0.0 if weight.state else param.decay_mult,
+            set(param.given),
+            model.source.span(("param", index)) or model.position,
+            [(model.name, index)],
+        )
+        self.blobs[tensor] = blob
+        if shared:
+            self._by_name[shared] = blob
+        return tensor
+
+    def _join(self, g: Emitter, model: LayerModel, index: int, weight: Weight) -> Tensor:
+        param = model.param(index)
+        blob = self._by_name[param.name]
+        fits = blob.tensor.shape == weight.shape
+        if param.permissive:
+            fits = blob.tensor.size == prod(weight.shape)
+        if not fits:
+            text = (
+                f'layer "{model.name}": blob {index} of shape {weight.shape} shares '
+                f'"{param.name}", which has shape {blob.tensor.shape}'
+            )
+            self._conflict("shared-shape-mismatch", text, model, index, blob)
+        for field_name in ("lr_mult", "decay_mult"):
+            self._join_multiplier(field_name, model, index, blob)
+        blob.users.append((model.name, index))
+        return g.reshape(blob.tensor, weight.shape)
+
+    def _join_multiplier(self, field_name: str, model: LayerModel, index: int, blob: Blob) -> None:
+        param = model.param(index)
+        if field_name not in param.given:
+            return
+        stated, known = getattr(param, field_name), getattr(blob, field_name)
+        if field_name in blob.given and stated != known:
+            text = (
+                f'layer "{model.name}": {field_name} {stated:g} of shared "{param.name}", '
+                f"which has {known:g}"
+            )
+            self._conflict("shared-multiplier-mismatch", text, model, index, blob)
+        setattr(blob, field_name, stated)
+        blob.given.add(field_name)
+
+    @staticmethod
+    def _conflict(code: str, text: str, model: LayerModel, index: int, blob: Blob) -> None:
+        note = Note(f'"{blob.layer.name}" declares it first', blob.span)
+        span = model.source.span(("param", index))
+        raise LayerError(Diagnostic(code, text, span, (note,)))
+
+
+def weight_slots(
+    blobs: Mapping[Tensor, Blob], trained: frozenset[Tensor], updated: frozenset[Tensor]
+) -> tuple[WeightSlot, ...]:
+    """Every weight blob with its role: trained by the solver, updated by its layer, or frozen."""
+    return tuple(
+        WeightSlot(
+            tensor.name,
+            blob.layer.name,
+            blob.layer.type,
+            blob.index,
+            tensor.shape,
+            blob.weight.filler,
+            blob.lr_mult,
+            "trained" if tensor in trained else "state" if tensor in updated else "frozen",
+            blob.span,
+            tuple(blob.users),
+        )
+        for tensor, blob in blobs.items()
+    )

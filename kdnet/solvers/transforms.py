@@ -1,0 +1,136 @@
+"""Update rules as chained transforms that emit ops: gradients in, differences out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kdnet.graph import Emitter, Tensor
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A trained weight as a solver sees it."""
+
+    weight: Tensor
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+
+
+History = Mapping[str, Sequence[Tensor]]
+Changed = tuple[list[Tensor], dict[str, list[Tensor]]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a chain stands: the leaves, their updates so far, their history, and the rate."""
+
+    g: Emitter
+    leaves: Sequence[Leaf]
+    updates: Sequence[Tensor]
+    history: History
+    rate: Tensor
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Maps the updates of all leaves to new ones; ``slots`` names the history it keeps."""
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def apply(self, at: Point) -> Changed:
+        """Emit the transform; return the new updates and the next value of each slot."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ClipByGlobalNorm(Transform):
+    """g ← g · min(1, c / ‖g‖₂), the norm taken over all leaves together (clip_gradients)."""
+
+    threshold: float
+
+    def apply(self, at: Point) -> Changed:
+        """One norm, one factor, one product a leaf."""
+        g = at.g
+        squares = [g.sum_all(g.square(update)) for update in at.updates]
+        total = squares[0]
+        for square in squares[1:]:
+            total = g.add(total, square)
+        norm = g.sqrt(total)
+        # The quotient is not used where the norm is small, so its division by zero is harmless.
+        factor = g.where(g.greater(norm, self.threshold), g.div(self.threshold, norm), 1.0)
+        return [g.mul(update, factor) for update in at.updates], {}
+
+
+@dataclass(frozen=True)
+class Divide(Transform):
+    """g ← g / n (iter_size)."""
+
+    divisor: float
+
+    def apply(self, at: Point) -> Changed:
+        """One product a leaf."""
+        return [at.g.mul(update, 1.0 / self.divisor) for update in at.updates], {}
+
+
+@dataclass(frozen=True)
+class Decay(Transform):
+    """g ← g + λ·decay_mult·w (L2) or g + λ·decay_mult·sign(w) (L1)."""
+
+    rate: float
+    l1: bool = False
+
+    def apply(self, at: Point) -> Changed:
+        """A product and a sum a leaf; nothing where decay_mult is 0."""
+        pairs = zip(at.leaves, at.updates, strict=True)
+        return [self._decayed(at.g, leaf, update) for leaf, update in pairs], {}
+
+    def _decayed(self, g: Emitter, leaf: Leaf, update: Tensor) -> Tensor:
+        factor = self.rate * leaf.decay_mult
+        if not factor:
+            return update
+        term = g.sign(leaf.weight) if self.l1 else leaf.weight
+        return g.add(update, g.mul(term, factor))
+
+
+@dataclass(frozen=True)
+class Momentum(Transform):
+    """h ← μ·h + η·lr_mult·g; the update is h.
+
+    The rate is inside the buffer, so a change of rate does not rescale the past: Caffe's
+    convention, unlike PyTorch's.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ("momentum",)
+    momentum: float
+
+    def apply(self, at: Point) -> Changed:
+        """Two products and a sum a leaf."""
+        g, found = at.g, []
+        for leaf, update, past in zip(at.leaves, at.updates, at.history["momentum"], strict=True):
+            stepped = g.mul(update, g.mul(at.rate, leaf.lr_mult))
+            found.append(g.add(g.mul(past, self.momentum), stepped))
+        return found, {"momentum": found}
+
+
+def apply_chain(
+    g: Emitter,
+    chain: Sequence[Transform],
+    leaves: Sequence[Leaf],
+    gradients: Sequence[Tensor],
+    rate: Tensor,
+    history: History,
+) -> Changed:
+    """Emit ``w − chain(g)`` for every leaf.
+
+    Returns:
+        The next weights, and the next value of every history slot.
+    """
+    updates: Sequence[Tensor] = gradients
+    following: dict[str, list[Tensor]] = {}
+    for transform in chain:
+        updates, new = transform.apply(Point(g, leaves, updates, history, rate))
+        following.update(new)
+    weights = [g.sub(leaf.weight, update) for leaf, update in zip(leaves, updates, strict=True)]
+    return weights, following
