@@ -16,7 +16,7 @@ def stream_weights(path: str) -> tuple[WeightFormat, Stream]:
     Raises:
         WeightsError: as :func:`read_weights`; faults inside a layer come when it is reached.
     """
-    found = _sniff(path)
+    found = sniff_format(path)
     return found, found.read(path)
 
 
@@ -32,7 +32,12 @@ def read_weights(path: str) -> WeightFile:
     return WeightFile(path, found.name, stream.net_name, tuple(stream.layers))
 
 
-def _sniff(path: str) -> WeightFormat:
+def sniff_format(path: str) -> WeightFormat:
+    """The format of the file at ``path``, known by its first bytes.
+
+    Raises:
+        WeightsError: ``missing-weights``, ``unreadable-weights`` or ``foreign-weights``.
+    """
     check_readable(path)
     try:
         with open(path, "rb") as file:

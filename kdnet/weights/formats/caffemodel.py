@@ -64,13 +64,6 @@ class WireLayer(NamedTuple):
     blobs: tuple[Field, ...]
 
 
-def layer_fields(data: Buffer) -> Iterator[Field]:
-    """The fields of a net that hold its layers, in file order."""
-    for found in fields(data, 0, len(data)):
-        if found.wire == LENGTH and found.number in (_V1_LAYERS, _V2_LAYERS):
-            yield found
-
-
 def read_layer(data: Buffer, outer: Field) -> WireLayer:
     """Find the name, the type and the blobs in the payload of a layer's field.
 
@@ -114,21 +107,35 @@ def read_caffemodel(path: str) -> Stream:
     """Read a binary NetParameter of any generation.
 
     Raises:
+        WeightsError: as :func:`open_net`; a damaged layer is found when it is reached.
+    """
+    data, net_name, found = open_net(path)
+    return Stream(net_name, _decode(path, data, found))
+
+
+def open_net(path: str) -> tuple[Buffer, str, tuple[Field, ...]]:
+    """The bytes of a binary NetParameter, its net's name, and the fields that hold its layers.
+
+    Raises:
         WeightsError: ``truncated-weights``, ``corrupt-weights`` (both with the byte's offset) or
             ``foreign-weights`` for a message that has no layers.
     """
     data = open_buffer(path)
+    net_name = ""
+    found = []
     try:
-        name = next((f for f in fields(data, 0, len(data)) if f.number == _NET_NAME), None)
-        found = tuple(layer_fields(data))
-        net_name = _text(data, name) if name is not None and name.wire == LENGTH else ""
+        for field in fields(data, 0, len(data)):
+            if (field.number, field.wire) == (_NET_NAME, LENGTH):
+                net_name = _text(data, field)
+            elif field.number in (_V1_LAYERS, _V2_LAYERS) and field.wire == LENGTH:
+                found.append(field)
     except WireError as error:
         if not _may_be_net(data):
             _foreign(path, "its first bytes are not those of a Caffe net")
         damaged(path, len(data), error)
     if not found:
         _foreign(path, "it is not a Caffe net, or a net without layers")
-    return Stream(net_name, _decode(path, data, found))
+    return data, net_name, tuple(found)
 
 
 def _may_be_net(data: Buffer) -> bool:

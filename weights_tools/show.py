@@ -1,0 +1,143 @@
+"""What a weight file holds, as a table or as JSON, one layer in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from kdnet.weights import LayerBlobs, stream_weights
+from kdnet.weights.model import Array
+
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class BlobFacts:
+    """One blob: its shape, its type and size as stored, and statistics of its finite values.
+
+    ``std`` is the population's. ``mean`` and ``std`` are None when no value is finite.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    mean: float | None
+    std: float | None
+    zeros: int
+    non_finite: int
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer: its name, its Caffe type (empty if the file has none) and its blobs."""
+
+    name: str
+    type: str
+    blobs: tuple[BlobFacts, ...]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """One weight file."""
+
+    path: str
+    format: str
+    net: str
+    layers: tuple[LayerFacts, ...]
+
+
+def file_facts(path: str) -> FileFacts:
+    """Read ``path`` and describe every blob.
+
+    Raises:
+        WeightsError: as :func:`kdnet.weights.read_weights`.
+    """
+    found, stream = stream_weights(path)
+    return FileFacts(path, found.name, stream.net_name, tuple(map(_layer_facts, stream.layers)))
+
+
+def _layer_facts(layer: LayerBlobs) -> LayerFacts:
+    stored = layer.stored or tuple(blob.dtype.name for blob in layer.blobs)
+    facts = map(blob_facts, layer.blobs, stored)
+    return LayerFacts(layer.name, layer.type, tuple(facts))
+
+
+def blob_facts(blob: Array, dtype: str) -> BlobFacts:
+    """Describe one blob that is stored as ``dtype``."""
+    count = zeros = 0
+    total = 0.0
+    for part in _finite_parts(blob):
+        count += part.size
+        zeros += part.size - int(np.count_nonzero(part))
+        total += float(part.sum())
+    mean = total / count if count else None
+    square = sum(float(np.square(part - mean).sum()) for part in _finite_parts(blob))
+    return BlobFacts(
+        blob.shape,
+        dtype,
+        blob.size * np.dtype(dtype).itemsize,
+        mean,
+        math.sqrt(square / count) if count else None,
+        zeros,
+        blob.size - count,
+    )
+
+
+def _finite_parts(blob: Array) -> Iterator[Array]:
+    """The finite values in float64, a piece at a time: a copy of a large blob would be larger."""
+    flat = blob.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK].astype(np.float64)
+        finite = np.isfinite(part)
+        yield part if finite.all() else part[finite]
+
+
+def as_json(facts: FileFacts) -> str:
+    """The facts as one JSON object; shapes are lists."""
+    return json.dumps(asdict(facts), indent=1)
+
+
+def as_table(facts: FileFacts) -> str:
+    """The facts as a table of blobs, and a summary line."""
+    head = ("layer", "type", "blob", "shape", "dtype", "bytes", "mean", "std", "zeros", "bad")
+    cells = [head, *_rows(facts)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    left = 5
+    lines = [
+        "  ".join(
+            text.ljust(width) if column < left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    blobs = [blob for layer in facts.layers for blob in layer.blobs]
+    values = sum(math.prod(blob.shape) for blob in blobs)
+    size = sum(blob.bytes for blob in blobs)
+    title = f"{facts.path}: {facts.format}" + (f', net "{facts.net}"' if facts.net else "")
+    summary = f"{len(facts.layers)} layers, {len(blobs)} blobs, {values} values, {size} bytes"
+    return "\n".join([title, *lines, summary])
+
+
+def _rows(facts: FileFacts) -> Iterator[tuple[str, ...]]:
+    for layer in facts.layers:
+        for index, blob in enumerate(layer.blobs):
+            yield (
+                layer.name,
+                layer.type or "-",
+                str(index),
+                "x".join(map(str, blob.shape)) or "scalar",
+                blob.dtype,
+                str(blob.bytes),
+                _number(blob.mean),
+                _number(blob.std),
+                str(blob.zeros),
+                str(blob.non_finite),
+            )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
