@@ -1,7 +1,14 @@
 """The model of a net: which layers a phase has, and how their blobs are joined."""
 
 from kdnet.net.model import LayerModel, NetModel, ParamModel
-from kdnet.net.solver import SolverModel, load_solver, solver_beside, solver_for_net
+from kdnet.net.solver import (
+    SolverModel,
+    load_solver,
+    solver_beside,
+    solver_for_net,
+    test_nets_of,
+    train_net_of,
+)
 from kdnet.net.state import NetState
 from kdnet.net.wiring import resolve_net
 
@@ -15,4 +22,6 @@ __all__ = [
     "resolve_net",
     "solver_beside",
     "solver_for_net",
+    "test_nets_of",
+    "train_net_of",
 ]

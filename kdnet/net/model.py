@@ -72,4 +72,4 @@ class NetModel:
     @property
     def phase_name(self) -> str:
         """``TRAIN`` or ``TEST``."""
-        return pb.Phase.Name(self.phase)  # type: ignore[arg-type]  # an enum value
+        return pb.Phase.Name(self.phase)

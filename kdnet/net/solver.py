@@ -46,7 +46,7 @@ def train_net_of(solver: SolverModel) -> Located[pb.NetParameter]:
         NetError: solver-net-count, unless exactly one of net, net_param, train_net and
             train_net_param is given (Caffe's rule).
     """
-    given = [name for name in NET_FIELDS if solver.message.HasField(name)]  # type: ignore[arg-type]  # field names
+    given = [name for name in NET_FIELDS if solver.message.HasField(name)]
     if len(given) != 1:
         found = ", ".join(given) or "none"
         text = (
@@ -66,7 +66,7 @@ def test_nets_of(solver: SolverModel) -> list[Located[pb.NetParameter]]:
     ]
     for index, named in enumerate(message.test_net):
         found.append(_read_named(solver, named, solver.span("test_net", index)))
-    shared = [name for name in ("net", "net_param") if message.HasField(name)]  # type: ignore[arg-type]  # field names
+    shared = [name for name in ("net", "net_param") if message.HasField(name)]
     remaining = len(message.test_iter) - len(found)
     if shared and remaining > 0:
         found += [_net_in(solver, shared[0])] * remaining

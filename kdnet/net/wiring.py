@@ -24,7 +24,7 @@ def resolve_net(message: pb.NetParameter, source: SourceMap, state: NetState) ->
             layers.append(_layer(layer, at, state.phase))
             _check_counts(layer, at, faults)
     if not layers:
-        text = f'net "{message.name}" has no layer in phase {pb.Phase.Name(state.phase)}'  # type: ignore[arg-type]  # an enum value
+        text = f'net "{message.name}" has no layer in phase {pb.Phase.Name(state.phase)}'
         faults.add(Diagnostic("empty-net", text, source.span(())))
     outputs = _wire(layers, faults)
     faults.raise_if_any()
@@ -85,7 +85,7 @@ def _unknown_bottom(
     later = next((other for other in layers if bottom in other.tops), None)
     if later is not None:
         at = later.source.span(("top", later.tops.index(bottom)))
-        notes = (Note(f'layer "{later.name}", further down, produces it', at),)
+        notes: tuple[Note, ...] = (Note(f'layer "{later.name}", further down, produces it', at),)
         hint: tuple[str, ...] = ("a layer reads only what the layers above it produce",)
     else:
         notes = ()

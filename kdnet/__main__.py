@@ -1,0 +1,7 @@
+"""``python -m kdnet``."""
+
+import sys
+
+from kdnet.cli import main
+
+sys.exit(main())

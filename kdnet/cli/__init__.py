@@ -1,0 +1,81 @@
+"""The ``kdnet`` command: each sub-command is a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from kdnet import __version__
+from kdnet.errors import KdnetError, render_all
+
+BUG = """error: this is a bug in kdnet, not in your files [internal]
+help: please report it with the lines above, the command and the prototxt"""
+
+
+def commands() -> dict[str, ModuleType]:
+    """Every command module by its name: those with NAME, HELP, add_arguments and run."""
+    found = {}
+    for info in pkgutil.iter_modules(__path__):
+        if not info.name.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{info.name}")
+            found[module.NAME] = module
+    return dict(sorted(found.items()))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage faults in kdnet's own shape."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn
+        self.print_usage(sys.stderr)
+        self.exit(2, f"error: {message} [usage]\nhelp: {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    parser = _Parser(
+        prog="kdnet",
+        description="Train small nets from big ones, the Caffe way.",
+        epilog="exit codes: 0 ok, 1 your files or data, 2 usage, 3 failed while running, 70 a bug",
+    )
+    parser.add_argument("--version", action="version", version=f"kdnet {__version__}")
+    choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in commands().items():
+        child = choices.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(child)
+        child.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is documented in ``--help``."""
+    parser = build_parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    try:
+        return int(options.run(options))
+    except KdnetError as error:
+        print(render_all(error.diagnostics), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:  # noqa: BLE001, RUF100  # the one place where a bug becomes a report
+        import traceback
+
+        traceback.print_exc()
+        print(BUG, file=sys.stderr)
+        return 70

@@ -1,0 +1,23 @@
+"""Devices, sessions, the training loop, snapshots: everything that runs a compiled net."""
+
+from kdnet.runtime.device import Device, choose_device
+from kdnet.runtime.engine import Engine
+from kdnet.runtime.log import CaffeLog
+from kdnet.runtime.setup import TrainOptions, prepare
+from kdnet.runtime.signals import StopRequest
+from kdnet.runtime.state import StateBuffers
+from kdnet.runtime.trainer import Run, TestNet, Trainer
+
+__all__ = [
+    "CaffeLog",
+    "Device",
+    "Engine",
+    "Run",
+    "StateBuffers",
+    "StopRequest",
+    "TestNet",
+    "TrainOptions",
+    "Trainer",
+    "choose_device",
+    "prepare",
+]

@@ -1,0 +1,138 @@
+"""One program in one ONNX Runtime session, run by IO binding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdnet.compile import Program
+from kdnet.compile.program import LOSS, RATE
+from kdnet.runtime.device import CUDA_PROVIDER, Device, onnxruntime
+from kdnet.runtime.failures import session_failure, step_failure
+from kdnet.runtime.state import StateBuffers
+
+Array = NDArray[Any]
+# Fuses Pad(0) with MaxPool into padding by minus infinity: wrong where all inputs are negative.
+DISABLED_OPTIMIZERS = ["Pad_Fusion"]
+
+
+def thread_count() -> int:
+    """The processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class Engine:
+    """A session of one program.
+
+    Args:
+        program: the model and the meaning of its inputs.
+        device: where it runs.
+        frozen: arrays of the weights that are constants of the session; extra names are allowed.
+        threads: intra-op threads; 0 for all processors that the process may use.
+    """
+
+    def __init__(
+        self, program: Program, device: Device, frozen: Mapping[str, Array], threads: int = 0
+    ) -> None:
+        self.program = program
+        self.device = device
+        self._ort = onnxruntime()
+        self._held = {name: self._on_cpu(frozen[name]) for name in program.frozen}
+        self._session = self._start(threads)
+        self._bindings: dict[tuple[int, ...], Any] = {}
+        self._outputs = [report.output for report in program.reports]
+        if program.has_loss:
+            self._outputs.append(LOSS)
+
+    def _start(self, threads: int) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = threads or thread_count()
+        options.log_severity_level = 3
+        if self._held:
+            # The arrays must outlive the session: it reads them without a copy.
+            options.add_external_initializers(list(self._held), list(self._held.values()))
+        if self.device.kind == "cuda":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session = self._ort.InferenceSession(
+                self.program.model.SerializeToString(),
+                options,
+                providers=self.device.providers,
+                disabled_optimizers=DISABLED_OPTIMIZERS,
+            )
+        except Exception as error:
+            raise session_failure(error, self.program.model, str(self.device)) from error
+        session.disable_fallback()
+        if self.device.kind == "cuda" and session.get_providers()[0] != CUDA_PROVIDER:
+            raise session_failure(
+                RuntimeError("the session runs on the CPU"), self.program.model, str(self.device)
+            )
+        return session
+
+    def _on_cpu(self, array: Array) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32))
+
+    def run(
+        self,
+        buffers: StateBuffers,
+        feeds: Mapping[str, Array],
+        rate: float = 0.0,
+        *,
+        keep: bool = True,
+    ) -> dict[str, Array]:
+        """One run: state from ``buffers`` and back, everything else from ``feeds``.
+
+        Args:
+            buffers: holds every input in ``program.reads`` and ``program.state``.
+            feeds: data and noise by input name.
+            rate: the learning rate.
+            keep: whether the new state becomes the current one.
+
+        Returns:
+            Each report's array by output name, and the total loss under ``LOSS``.
+
+        Raises:
+            RunError: what the runtime said, at the prototxt position of the failing node.
+        """
+        binding = self._binding(buffers)
+        fed = [*self.program.data, *(slot.name for slot in self.program.noise)]
+        # Held until the run is over: on the CPU a binding points into these arrays.
+        values = {name: self._input(feeds[name]) for name in fed}
+        if self.program.has_rate:
+            values[RATE] = self._input(np.float32(rate))
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise step_failure(error, self.program.model) from error
+        if keep:
+            buffers.flip(slot.name for slot in self.program.state)
+        found = binding.get_outputs()[len(self.program.state) :]
+        return {name: value.numpy() for name, value in zip(self._outputs, found, strict=True)}
+
+    def _input(self, array: Array | np.float32) -> Any:
+        value = np.ascontiguousarray(array, np.float32)
+        kind, index = (self.device.kind, self.device.index)
+        return self._ort.OrtValue.ortvalue_from_numpy(value.reshape(np.shape(array)), kind, index)
+
+    def _binding(self, buffers: StateBuffers) -> Any:
+        """A binding of the state as it lies now; there are two for each program, as sets swap."""
+        program = self.program
+        names = [*program.reads, *(slot.name for slot in program.state)]
+        sides = buffers.sides(names)
+        if sides not in self._bindings:
+            binding = self._session.io_binding()
+            for name in names:
+                binding.bind_ortvalue_input(name, buffers.current(name))
+            for slot in program.state:
+                binding.bind_ortvalue_output(slot.following, buffers.other(slot.name))
+            for name in self._outputs:
+                binding.bind_output(name, "cpu")
+            self._bindings[sides] = binding
+        return self._bindings[sides]

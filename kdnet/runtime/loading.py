@@ -1,0 +1,53 @@
+"""First values of every weight: from files by layer name, else from fillers, all accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kdnet.compile import WeightSlot
+from kdnet.weights import Audit, Target, WeightFile, assign, fill
+
+Array = NDArray[Any]
+
+
+def targets_of(slots: Iterable[WeightSlot]) -> list[Target]:
+    """One target a layer; a layer that shares weights is a target of its own, as in Caffe."""
+    layers: dict[str, dict[int, WeightSlot]] = {}
+    for slot in slots:
+        for layer, index in slot.users:
+            layers.setdefault(layer, {})[index] = slot
+    return [_target(name, [blobs[i] for i in sorted(blobs)]) for name, blobs in layers.items()]
+
+
+def _target(name: str, slots: Sequence[WeightSlot]) -> Target:
+    frozen = all(slot.role == "frozen" and slot.lr_mult == 0 for slot in slots)
+    needs_file = frozen and any(slot.needs_file for slot in slots)
+    shapes = tuple(slot.shape for slot in slots)
+    return Target(name, shapes, frozen, needs_file, slots[0].span)
+
+
+def initial_values(
+    slots: Sequence[WeightSlot],
+    files: Sequence[WeightFile],
+    *,
+    seed: int,
+    allow_unloaded: bool = False,
+) -> tuple[dict[str, Array], Audit]:
+    """Every weight's first value by name, and what became of every layer.
+
+    Raises:
+        WeightsError: what :func:`kdnet.weights.assign` finds, such as unloaded-teacher.
+    """
+    loaded, audit = assign(targets_of(slots), files, allow_unloaded=allow_unloaded)
+    values: dict[str, Array] = {}
+    for slot in slots:
+        found = [loaded[user] for user in slot.users if user in loaded]
+        if found:
+            values[slot.name] = found[-1].reshape(slot.shape)
+        else:
+            key = f"{slot.layer}/{slot.index}"
+            values[slot.name] = fill(slot.filler, slot.shape, seed=seed, key=key, span=slot.span)
+    return values, audit

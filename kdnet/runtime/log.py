@@ -1,0 +1,89 @@
+"""Log lines in exactly Caffe's shape, so that people's parsers keep working."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdnet.compile import Report
+
+# The places in Caffe's source that its own lines name; parsers key on some of them.
+SOLVING = "solver.cpp:272"
+POLICY = "solver.cpp:273"
+FINAL_LOSS = "solver.cpp:310"
+DONE = "solver.cpp:315"
+EARLY = "solver.cpp:301"
+TESTING = "solver.cpp:330"
+TEST_LOSS = "solver.cpp:391"
+TEST_OUTPUT = "solver.cpp:397"
+ITERATION = "solver.cpp:218"
+TRAIN_OUTPUT = "solver.cpp:237"
+RATE_LINE = "sgd_solver.cpp:105"
+SNAPSHOT = "solver.cpp:447"
+SOLVER_STATE = "sgd_solver.cpp:273"
+FINETUNING = "caffe.cpp:155"
+OWN = "kdnet:0"
+
+
+class CaffeLog:
+    """Writes glog lines to a stream, and to a file where one is given.
+
+    Args:
+        stream: where lines go; stderr by default.
+        path: a file that gets every line too, appended to.
+        print_line: replaces writing to the stream, so that a progress bar can stay below.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        path: str | None = None,
+        print_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._file = Path(path).open("a", encoding="utf-8") if path else None  # noqa: SIM115  # open for the run
+        self.print_line = print_line or self._print
+
+    def _print(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def line(self, place: str, text: str, *, level: str = "I") -> None:
+        """One line: level, month and day, time, thread, place, text."""
+        now = datetime.now()  # noqa: DTZ005, RUF100  # glog prints local time
+        stamp = now.strftime("%m%d %H:%M:%S.%f")
+        thread = threading.get_native_id() if hasattr(threading, "get_native_id") else os.getpid()
+        line = f"{level}{stamp} {thread:5d} {place}] {text}"
+        self.print_line(line)
+        if self._file:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    def outputs(
+        self, place: str, net: str, reports: Sequence[Report], values: dict[str, NDArray[Any]]
+    ) -> None:
+        """``Train net output #0: loss = 2.3 (* 1 = 2.3 loss)``, a line an element."""
+        number = 0
+        for report in reports:
+            for value in np.reshape(values[report.output], -1):
+                self.line(place, f"    {net} net output #{number}: {_score(report, value)}")
+                number += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+
+def _score(report: Report, value: float) -> str:
+    text = f"{report.blob} = {value:g}"
+    weight = report.loss_weight
+    return f"{text} (* {weight:g} = {weight * value:g} loss)" if weight else text

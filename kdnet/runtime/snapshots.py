@@ -1,0 +1,130 @@
+"""Snapshots: trained weights as .caffemodel, history and cursor as .solverstate.
+
+Batches and noise are pure functions of the seed and the iteration, so the iteration is the whole
+cursor, and a resumed run continues bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from kdnet.compile import WeightSlot
+from kdnet.errors import WeightsError, fail
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.weights import LayerBlobs, atomic_write, write_caffemodel
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What a .solverstate holds: where the run stands and its history by input name."""
+
+    iteration: int
+    seed: int | None
+    learned_net: str
+    history: Mapping[str, Array]
+
+
+def layers_of(
+    slots: Sequence[WeightSlot],
+    types: Mapping[str, str],
+    value: Mapping[str, Array],
+    *,
+    full: bool,
+) -> list[LayerBlobs]:
+    """The layers of a snapshot, in the net's order.
+
+    Args:
+        slots: the net's weights.
+        types: layer name to layer type, in the net's order.
+        value: array by weight name.
+        full: whether layers with frozen weights only are kept too.
+    """
+    blobs: dict[str, dict[int, Array]] = {}
+    kept: set[str] = set()
+    for slot in slots:
+        for layer, index in slot.users:
+            blobs.setdefault(layer, {})[index] = value[slot.name]
+            if full or slot.role != "frozen":
+                kept.add(layer)
+    return [
+        LayerBlobs(name, kind, tuple(array for _, array in sorted(blobs[name].items())))
+        for name, kind in types.items()
+        if name in kept
+    ]
+
+
+def save(
+    prefix: str, iteration: int, layers: Iterable[LayerBlobs], net_name: str, state: Resume
+) -> tuple[str, str]:
+    """Write ``<prefix>_iter_N.caffemodel`` and ``.solverstate``; the weights come first.
+
+    Raises:
+        WeightsError: cannot-write; what was there before stays whole.
+    """
+    stem = f"{prefix}_iter_{iteration}"
+    Path(stem).parent.mkdir(parents=True, exist_ok=True)
+    model_path, state_path = f"{stem}.caffemodel", f"{stem}.solverstate"
+    write_caffemodel(model_path, list(layers), net_name=net_name)
+    message = pb.SolverState(iter=iteration, learned_net=model_path)
+    if state.seed is not None:
+        message.seed = state.seed
+    for name, array in state.history.items():
+        message.history_name.append(name)
+        blob = message.history.add()
+        blob.shape.dim.extend(array.shape)
+        blob.data.extend(np.asarray(array, np.float32).reshape(-1))
+    with atomic_write(state_path) as file:
+        file.write(message.SerializeToString(deterministic=True))
+    return model_path, state_path
+
+
+def load(path: str) -> Resume:
+    """Read a .solverstate.
+
+    Raises:
+        WeightsError: missing-snapshot, bad-snapshot.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        hint = ("name the .solverstate file that the run wrote",)
+        fail(
+            WeightsError, "missing-snapshot", f'cannot read "{path}": {error.strerror}', help=hint
+        )
+    message = pb.SolverState()
+    try:
+        message.ParseFromString(raw)
+    except DecodeError:
+        message.Clear()
+    if not message.learned_net:
+        hint = ("a .solverstate is wanted; for weights alone use --weights",)
+        fail(WeightsError, "bad-snapshot", f'"{path}" is not a .solverstate file', help=hint)
+    names = list(message.history_name)
+    arrays = [_array(blob) for blob in message.history]
+    if names and len(names) != len(arrays):
+        fail(
+            WeightsError, "bad-snapshot", f'"{path}" names {len(names)} of {len(arrays)} histories'
+        )
+    keys = names or [str(index) for index in range(len(arrays))]
+    seed = message.seed if message.HasField("seed") else None
+    return Resume(message.iter, seed, message.learned_net, dict(zip(keys, arrays, strict=True)))
+
+
+def _array(blob: pb.BlobProto) -> Array:
+    shape = list(blob.shape.dim)
+    if not blob.HasField("shape"):
+        shape = [blob.num, blob.channels, blob.height, blob.width]
+    array = np.asarray(blob.data, np.float32)
+    if array.size != int(np.prod(shape)):
+        text = f"a history blob holds {array.size} numbers for shape {tuple(shape)}"
+        fail(WeightsError, "bad-snapshot", text)
+    return array.reshape(shape)

@@ -1,0 +1,263 @@
+"""The training loop, iteration by iteration as Caffe's Solver::Step."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdnet.compile import Evaluation, Training
+from kdnet.compile.program import LOSS
+from kdnet.data import Source
+from kdnet.errors import Diagnostic, RunError, RunInterruptedError
+from kdnet.net import SolverModel
+from kdnet.runtime import log as places
+from kdnet.runtime.device import Device
+from kdnet.runtime.engine import Engine
+from kdnet.runtime.feeding import Batches, batches
+from kdnet.runtime.log import CaffeLog
+from kdnet.runtime.signals import StopRequest
+from kdnet.runtime.snapshots import Resume, layers_of, save
+from kdnet.runtime.state import StateBuffers
+from kdnet.solvers import learning_rate
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TestNet:
+    """A compiled test net, its data, and how many batches one test takes."""
+
+    evaluation: Evaluation
+    sources: Sequence[Source]
+    iterations: int
+
+
+@dataclass
+class Run:
+    """Everything a training run is made of."""
+
+    training: Training
+    solver: SolverModel
+    device: Device
+    values: dict[str, Array]
+    sources: Sequence[Source]
+    tests: Sequence[TestNet]
+    log: CaffeLog
+    seed: int
+    prefix: str
+    max_iter: int
+    resume: Resume | None = None
+    full_snapshots: bool = False
+    on_iteration: Callable[[int, float], None] = field(default=lambda _i, _l: None)
+
+
+class Trainer:
+    """Trains one net.
+
+    Attributes:
+        iteration: how many updates were made.
+        scores: the last test's mean of each report, by test net and blob.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        training, message = run.training, run.solver.message
+        self.iteration = run.resume.iteration if run.resume else 0
+        self.scores: list[dict[str, Array]] = [{} for _ in run.tests]
+        self._message = message
+        self._rate = learning_rate(run.solver)
+        self._losses: deque[float] = deque(maxlen=max(1, message.average_loss))
+        self._buffers = StateBuffers(run.device, self._first_state())
+        frozen = run.values
+        self._main = Engine(training.main, run.device, frozen)
+        self._update = (
+            Engine(training.update, run.device, frozen) if training.update is not None else None
+        )
+        self._tests = [Engine(test.evaluation.program, run.device, frozen) for test in run.tests]
+        self._feed: Batches | None = None
+        self._clock = time.perf_counter()
+        self._displayed = self.iteration
+
+    def _first_state(self) -> dict[str, Array]:
+        run, training = self.run, self.run.training
+        state = {name: run.values[name] for name in training.live}
+        past = dict(run.resume.history) if run.resume else {}
+        for name, weight in training.histories.items():
+            state[name] = past.get(name, np.zeros_like(run.values[weight]))
+        for slot in training.accumulators:
+            state[slot.name] = np.zeros(slot.shape, np.float32)
+        return state
+
+    def solve(self, stop: StopRequest | None = None) -> None:
+        """Train to ``max_iter``, testing, logging and saving as the solver says.
+
+        Raises:
+            RunInterruptedError: a signal asked to stop; a snapshot was written first.
+            RunError: non-finite-loss, and what the runtime raised.
+        """
+        run, log = self.run, self.run.log
+        log.line(places.SOLVING, f"Solving {run.training.net.name}")
+        log.line(places.POLICY, f"Learning Rate Policy: {self._message.lr_policy or 'fixed'}")
+        start = self.iteration * run.training.iter_size
+        with batches(run.training.main, run.sources, run.seed, start) as self._feed:
+            while self.iteration < run.max_iter:
+                self.iterate()
+                if stop is not None and stop.signal:
+                    self._leave(stop.signal)
+            self._finish()
+
+    def _leave(self, signal_number: int) -> None:
+        path, _ = self.snapshot()
+        self.run.log.line(places.EARLY, "Optimization stopped early.")
+        text = f"stopped by a signal at iteration {self.iteration}; saved {path}"
+        hint = f"go on with --snapshot {path.removesuffix('.caffemodel')}.solverstate"
+        fault = Diagnostic("interrupted", text, help=(hint,), severity="note")
+        raise RunInterruptedError(signal_number, fault)
+
+    def iterate(self) -> float:
+        """One iteration: test if it is time, step, log, save if it is time.
+
+        Returns:
+            The loss, averaged over the micro-steps.
+        """
+        message = self._message
+        if self._tests_now() and (self.iteration > 0 or message.test_initialization):
+            self.test_all()
+        rate = self._rate(self.iteration)
+        values = self.step(rate)
+        loss = float(values[LOSS])
+        self._losses.append(loss)
+        if message.display and self.iteration % message.display == 0:
+            self._display(values, rate)
+        self.iteration += 1
+        self.run.on_iteration(self.iteration, loss)
+        if message.snapshot and self.iteration % message.snapshot == 0:
+            self.snapshot()
+        return loss
+
+    def _tests_now(self) -> bool:
+        interval = self._message.test_interval
+        return bool(interval and self.iteration % interval == 0)
+
+    def step(self, rate: float) -> dict[str, Array]:
+        """One update; the reports of the last micro-step, and the loss averaged over all."""
+        size = self.run.training.iter_size
+        total = 0.0
+        for slot in self.run.training.accumulators:
+            self._buffers.write(slot.name, np.zeros(slot.shape, np.float32))
+        for micro in range(size):
+            values = self._forward(rate, micro)
+            total += float(values[LOSS])
+        if self._update is not None:
+            self._update.run(self._buffers, {}, rate)
+        values[LOSS] = np.array(total / size, np.float32)
+        return values
+
+    def _forward(self, rate: float, micro: int, *, keep: bool = True) -> dict[str, Array]:
+        if self._feed is None:
+            raise ValueError("steps are taken inside solve()")
+        feeds = self._feed.next(self.iteration, micro)
+        values = self._main.run(self._buffers, feeds, rate, keep=keep)
+        if not np.isfinite(values[LOSS]):
+            raise RunError(self._non_finite(values))
+        return values
+
+    def _non_finite(self, values: Mapping[str, Array]) -> Diagnostic:
+        culprit = next(
+            (
+                report
+                for report in self.run.training.main.reports
+                if not np.all(np.isfinite(values[report.output]))
+            ),
+            None,
+        )
+        name = f'"{culprit.blob}"' if culprit else "the loss"
+        text = f"{name} is {float(values[LOSS]):g} at iteration {self.iteration}"
+        hints = (
+            f"try a base_lr below {self._rate(self.iteration):g}, or clip_gradients",
+            "snapshots already written are whole",
+        )
+        return Diagnostic("non-finite-loss", text, culprit.span if culprit else None, help=hints)
+
+    def _display(self, values: dict[str, Array], rate: float) -> None:
+        now, log = time.perf_counter(), self.run.log
+        elapsed = now - self._clock
+        speed = (self.iteration - self._displayed) / (elapsed or 1)
+        smoothed = sum(self._losses) / len(self._losses)
+        log.line(
+            places.ITERATION,
+            f"Iteration {self.iteration} ({speed:g} iter/s, {elapsed:g}s/"
+            f"{self._message.display} iters), loss = {smoothed:g}",
+        )
+        log.outputs(places.TRAIN_OUTPUT, "Train", self.run.training.main.reports, values)
+        log.line(places.RATE_LINE, f"Iteration {self.iteration}, lr = {rate:g}")
+        self._clock, self._displayed = now, self.iteration
+
+    def _finish(self) -> None:
+        message, log = self._message, self.run.log
+        saved = message.snapshot and self.iteration % message.snapshot == 0
+        if message.snapshot_after_train and not saved:
+            self.snapshot()
+        if message.display and self.iteration % message.display == 0:
+            values = self._forward(0.0, 0, keep=False)
+            log.line(places.FINAL_LOSS, f"Iteration {self.iteration}, loss = {values[LOSS]:g}")
+        if self._tests_now():
+            self.test_all()
+        log.line(places.DONE, "Optimization Done.")
+
+    def test_all(self) -> None:
+        """Run every test net on its data, with the weights as they are."""
+        for index, (test, engine) in enumerate(zip(self.run.tests, self._tests, strict=True)):
+            self.run.log.line(
+                places.TESTING, f"Iteration {self.iteration}, Testing net (#{index})"
+            )
+            self.scores[index] = evaluate(engine, test, self._buffers, self.run.seed)
+            self._log_test(test, self.scores[index])
+        # Caffe's own clock runs on during a test; a rate without it says more.
+        self._clock = time.perf_counter() if self.run.tests else self._clock
+
+    def _log_test(self, test: TestNet, scores: dict[str, Array]) -> None:
+        if self._message.test_compute_loss and LOSS in scores:
+            self.run.log.line(places.TEST_LOSS, f"Test loss: {float(scores[LOSS]):g}")
+        reports = test.evaluation.program.reports
+        self.run.log.outputs(places.TEST_OUTPUT, "Test", reports, scores)
+
+    def weights(self) -> dict[str, Array]:
+        """Every weight's present value by name."""
+        live = self.run.training.live
+        return {
+            slot.name: self._buffers.read(slot.name)
+            if slot.name in live
+            else self.run.values[slot.name]
+            for slot in self.run.training.weights
+        }
+
+    def snapshot(self) -> tuple[str, str]:
+        """Write weights and solver state; their paths."""
+        run = self.run
+        types = {layer.name: layer.type for layer in run.training.net.layers}
+        layers = layers_of(run.training.weights, types, self.weights(), full=run.full_snapshots)
+        history = {name: self._buffers.read(name) for name in run.training.histories}
+        state = Resume(self.iteration, run.seed, "", history)
+        paths = save(run.prefix, self.iteration, layers, run.training.net.name, state)
+        run.log.line(places.SNAPSHOT, f"Snapshotting to binary proto file {paths[0]}")
+        text = f"Snapshotting solver state to binary proto file {paths[1]}"
+        run.log.line(places.SOLVER_STATE, text)
+        return paths
+
+
+def evaluate(engine: Engine, test: TestNet, buffers: StateBuffers, seed: int) -> dict[str, Array]:
+    """The mean of every report over the test's batches, and of the loss under ``LOSS``."""
+    totals: dict[str, Array] = {}
+    with batches(test.evaluation.program, test.sources, seed) as feed:
+        for index in range(test.iterations):
+            values = engine.run(buffers, feed.next(index), keep=False)
+            for name, value in values.items():
+                totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
+    return {name: total / test.iterations for name, total in totals.items()}
