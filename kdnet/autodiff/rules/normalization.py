@@ -1,0 +1,39 @@
+"""Normalisation by stored statistics and by those of the batch."""
+
+from __future__ import annotations
+
+from kdnet.autodiff.registry import Call, Gradients, vjp
+from kdnet.graph import Emitter, Tensor
+
+
+@vjp("BatchNormalization")
+def batch_normalization_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """s·(x − m)/√(v + ε) + b ⇒ dx = dy·s/√(v + ε), ds = Σ dy·(x − m)/√(v + ε), db = Σ dy."""
+    if call.attrs.get("training_mode", 0) or call.wants[3] or call.wants[4]:
+        call.unsupported("by its statistics")
+    x, scale, mean, variance = call.x, call.input(1), call.input(3), call.input(4)
+    inverse = g.op("Reciprocal", g.sqrt(g.add(variance, call.attrs.get("epsilon", 1e-5))))
+    channels = (-1, *[1] * (x.rank - 2))
+    axes = [axis for axis in range(x.rank) if axis != 1]
+    dx = ds = None
+    if call.wants[0]:
+        dx = g.mul(dy, g.reshape(g.mul(scale, inverse), channels))
+    if call.wants[1]:
+        centred = g.sub(x, g.reshape(mean, channels))
+        ds = g.mul(g.reduce_sum(g.mul(dy, centred), axes), inverse)
+    return dx, ds, g.reduce_sum(dy, axes) if call.wants[2] else None, None, None
+
+
+@vjp("Standardize")
+def standardize_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """d·r, where r = 1/√(mean d² + ε) and mean d = 0 over the axes on which r has size 1.
+
+    ⇒ dd = r·(dy − mean dy − y·mean dy·y), the path through both statistics included: so they
+    must be under stop_gradient. The rules of the single ops give the same with half as many
+    passes over memory again.
+    """
+    d, r, y = call.input(0), call.input(1), call.y
+    axes = [axis for axis, size in enumerate(r.shape) if size == 1 and d.shape[axis] != 1]
+    along = g.mul(g.reduce_mean(g.mul(dy, y), axes, keepdims=True), r)
+    offset = g.mul(g.reduce_mean(dy, axes, keepdims=True), r)
+    return g.sub(g.mul(dy, r), g.add(g.mul(y, along), offset)), None
