@@ -12,16 +12,18 @@ def batch_normalization_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     if call.attrs.get("training_mode", 0) or call.wants[3] or call.wants[4]:
         call.unsupported("by its statistics")
     x, scale, mean, variance = call.x, call.input(1), call.input(3), call.input(4)
-    inverse = g.op("Reciprocal", g.sqrt(g.add(variance, call.attrs.get("epsilon", 1e-5))))
-    channels = (-1, *[1] * (x.rank - 2))
+    channels = (scale.size, *[1] * (x.rank - 2))
     axes = [axis for axis in range(x.rank) if axis != 1]
     dx = ds = None
-    if call.wants[0]:
-        dx = g.mul(dy, g.reshape(g.mul(scale, inverse), channels))
-    if call.wants[1]:
-        centred = g.sub(x, g.reshape(mean, channels))
-        ds = g.mul(g.reduce_sum(g.mul(dy, centred), axes), inverse)
-    return dx, ds, g.reduce_sum(dy, axes) if call.wants[2] else None, None, None
+    db = g.reduce_sum(dy, axes) if call.wants[2] else None
+    if call.wants[0] or call.wants[1]:
+        deviation = g.sqrt(g.add(variance, call.attrs.get("epsilon", 1e-5)))
+        if call.wants[0]:
+            dx = g.mul(dy, g.reshape(g.div(scale, deviation), channels))
+        if call.wants[1]:
+            centred = g.sub(x, g.reshape(mean, channels))
+            ds = g.div(g.reduce_sum(g.mul(dy, centred), axes), deviation)
+    return dx, ds, db, None, None
 
 
 @vjp("Standardize")
