@@ -1,6 +1,7 @@
 """The emitter: a typed, scoped, append-only list of ONNX ops with static shapes."""
 
 from kdnet.graph.emitter import Emitter
+from kdnet.graph.files import embed_arrays, save_model
 from kdnet.graph.serialize import IR_VERSION, OPSET, SOURCE_KEY, listing, outside, to_model
 from kdnet.graph.tensor import Op, Tensor
 
@@ -11,7 +12,9 @@ __all__ = [
     "Emitter",
     "Op",
     "Tensor",
+    "embed_arrays",
     "listing",
     "outside",
+    "save_model",
     "to_model",
 ]

@@ -3,9 +3,10 @@
 from kdnet.runtime.device import Device, choose_device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.setup import TrainOptions, prepare
+from kdnet.runtime.setup import TrainOptions, compile_to_file, prepare
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.state import StateBuffers
+from kdnet.runtime.tester import Scores, TestOptions, test_net
 from kdnet.runtime.trainer import Run, TestNet, Trainer
 
 __all__ = [
@@ -13,11 +14,15 @@ __all__ = [
     "Device",
     "Engine",
     "Run",
+    "Scores",
     "StateBuffers",
     "StopRequest",
     "TestNet",
+    "TestOptions",
     "TrainOptions",
     "Trainer",
     "choose_device",
+    "compile_to_file",
     "prepare",
+    "test_net",
 ]

@@ -74,7 +74,7 @@ class CaffeLog:
         number = 0
         for report in reports:
             for value in np.reshape(values[report.output], -1):
-                self.line(place, f"    {net} net output #{number}: {_score(report, value)}")
+                self.line(place, f"    {net} net output #{number}: {score_text(report, value)}")
                 number += 1
 
     def close(self) -> None:
@@ -83,7 +83,8 @@ class CaffeLog:
             self._file.close()
 
 
-def _score(report: Report, value: float) -> str:
+def score_text(report: Report, value: float) -> str:
+    """``loss = 2.3 (* 1 = 2.3 loss)``; no bracket where the weight is 0."""
     text = f"{report.blob} = {value:g}"
     weight = report.loss_weight
     return f"{text} (* {weight:g} = {weight * value:g} loss)" if weight else text

@@ -9,7 +9,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from kdnet.compile import Evaluation, Training, WeightSlot, compile_evaluation, compile_training
+from kdnet.compile import (
+    Evaluation,
+    Training,
+    WeightSlot,
+    compile_evaluation,
+    compile_training,
+    write_training,
+)
 from kdnet.errors import Diagnostic, NetError, SchemaError, UsageError, fail
 from kdnet.net import (
     NetModel,
@@ -29,9 +36,10 @@ from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.snapshots import Resume, load
 from kdnet.runtime.trainer import Run, TestNet
-from kdnet.schema import Located, read_net
+from kdnet.schema import Located, read_net, write_text
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.weights import WeightFile, read_weights
+from kdnet.solvers import learning_rate
+from kdnet.weights import read_weights
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -155,11 +163,6 @@ def snapshot_prefix(options: TrainOptions, solver: SolverModel, net_path: str | 
     return str(Path(options.out) / (stem if name.endswith("/") else name))
 
 
-def read_all(paths: Sequence[str]) -> list[WeightFile]:
-    """Every weight file, in order."""
-    return [read_weights(path) for path in paths]
-
-
 def all_slots(training: Training, evaluations: Sequence[Evaluation]) -> list[WeightSlot]:
     """The train net's weights, then what only a test net has."""
     slots = {slot.name: slot for slot in training.weights}
@@ -175,75 +178,106 @@ def all_slots(training: Training, evaluations: Sequence[Evaluation]) -> list[Wei
     return list(slots.values())
 
 
-def prepare(options: TrainOptions, log: CaffeLog) -> Run:
-    """A run that is ready to train.
-
-    Raises:
-        KdnetError: the first stage's faults.
-    """
-    solver, net_path, told = find_solver(options)
-    if told:
-        log.line(places.OWN, told)
-    for name, value in options.overrides.items():
-        setattr(solver.message, name, value)
-    resume = load(options.snapshot) if options.snapshot else None
-    device, why = choose_run_device(options, solver)
-    log.line(places.OWN, f"Device: {device} ({why})")
-    net = train_net(solver, net_path, options)
-    tests = test_nets(solver, net_path, options)
-    seed = resolve_seed(options, solver, resume)
-    log.line(places.OWN, f"Seed: {seed}")
-    return _assemble(options, log, _Parts(solver, net_path, device, net, tests, seed, resume))
-
-
 @dataclass(frozen=True)
-class _Parts:
+class _Plan:
+    """What the files and flags say, before anything is compiled."""
+
+    options: TrainOptions
     solver: SolverModel
     net_path: str | None
-    device: Device
     net: NetModel
     tests: Sequence[tuple[NetModel, int]]
     seed: int
     resume: Resume | None
 
 
-def _assemble(options: TrainOptions, log: CaffeLog, parts: _Parts) -> Run:
-    kind, shapes = parts.device.kind, options.input_shapes
-    training = compile_training(parts.net, parts.solver, input_shapes=shapes, provider=kind)
-    evaluations = [
-        compile_evaluation(net, live=training.live, input_shapes=shapes, provider=kind)
-        for net, _ in parts.tests
-    ]
-    files = [*options.weights, *parts.solver.message.weights]
+def _plan(options: TrainOptions, log: CaffeLog) -> _Plan:
+    solver, net_path, told = find_solver(options)
+    if told:
+        log.line(places.OWN, told)
+    for name, value in options.overrides.items():
+        setattr(solver.message, name, value)
+    resume = load(options.snapshot) if options.snapshot else None
+    net = train_net(solver, net_path, options)
+    tests = test_nets(solver, net_path, options)
+    seed = resolve_seed(options, solver, resume)
+    return _Plan(options, solver, net_path, net, tests, seed, resume)
+
+
+def _values(plan: _Plan, slots: Sequence[WeightSlot], log: CaffeLog) -> dict[str, Array]:
+    """First values of the weights; the audit goes to the log."""
+    options = plan.options
+    files = _split([*options.weights, *plan.solver.message.weights])
     for name in files:
         log.line(places.FINETUNING, f"Finetuning from {name}")
-    if parts.resume:
-        files.append(_beside(parts.resume.learned_net, options.snapshot or ""))
+    if plan.resume:
+        files.append(_beside(plan.resume.learned_net, options.snapshot or ""))
     values, audit = initial_values(
-        all_slots(training, evaluations),
-        read_all(_split(files)),
-        seed=parts.seed,
+        slots,
+        [read_weights(path) for path in files],
+        seed=plan.seed,
         allow_unloaded=options.allow_unloaded,
     )
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
+    return values
+
+
+def prepare(options: TrainOptions, log: CaffeLog) -> Run:
+    """A run that is ready to train.
+
+    Raises:
+        KdnetError: the first stage's faults.
+    """
+    plan = _plan(options, log)
+    device, why = choose_run_device(options, plan.solver)
+    log.line(places.OWN, f"Device: {device} ({why}); seed: {plan.seed}")
+    shapes, seed = options.input_shapes, plan.seed
+    training = compile_training(plan.net, plan.solver, input_shapes=shapes, provider=device.kind)
+    evaluations = [
+        compile_evaluation(net, live=training.live, input_shapes=shapes, provider=device.kind)
+        for net, _ in plan.tests
+    ]
     return Run(
         training=training,
-        solver=parts.solver,
-        device=parts.device,
-        values=values,
-        sources=open_sources(parts.net, seed=parts.seed, shapes=shapes),
+        solver=plan.solver,
+        device=device,
+        values=_values(plan, all_slots(training, evaluations), log),
+        sources=open_sources(plan.net, seed=seed, shapes=shapes),
         tests=[
-            TestNet(evaluation, open_sources(net, seed=parts.seed, shapes=shapes), count)
-            for evaluation, (net, count) in zip(evaluations, parts.tests, strict=True)
+            TestNet(evaluation, open_sources(net, seed=seed, shapes=shapes), count)
+            for evaluation, (net, count) in zip(evaluations, plan.tests, strict=True)
         ],
         log=log,
-        seed=parts.seed,
-        prefix=snapshot_prefix(options, parts.solver, parts.net_path),
-        max_iter=parts.solver.message.max_iter,
-        resume=parts.resume,
+        seed=seed,
+        prefix=snapshot_prefix(options, plan.solver, plan.net_path),
+        max_iter=plan.solver.message.max_iter,
+        resume=plan.resume,
         full_snapshots=options.full_snapshots,
     )
+
+
+def compile_to_file(
+    options: TrainOptions, log: CaffeLog, path: str, provider: str = "cpu"
+) -> list[str]:
+    """Write the training step as ONNX files that stand alone; their paths.
+
+    Raises:
+        KdnetError: the first stage's faults.
+    """
+    plan = _plan(options, log)
+    training = compile_training(
+        plan.net, plan.solver, input_shapes=options.input_shapes, provider=provider
+    )
+    values = _values(plan, training.weights, log)
+    rate = learning_rate(plan.solver)
+    extra = {
+        "net": plan.net.name,
+        "seed": plan.seed,
+        "solver": write_text(plan.solver.message),
+        "rates": [rate(iteration) for iteration in range(min(100, plan.solver.message.max_iter))],
+    }
+    return write_training(training, values, path, extra)
 
 
 def _split(names: Sequence[str]) -> list[str]:
