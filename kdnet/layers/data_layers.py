@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdnet.data import static_shapes
 from kdnet.layers.base import ANY, DataLayer, layer
 
 Shape = tuple[int, ...]
@@ -56,8 +57,6 @@ class SourceLayer(DataLayer):
 
     def top_shapes(self) -> Sequence[Shape]:
         """What the source says, without opening the data where the shape is stated."""
-        from kdnet.data.source import static_shapes
-
         stated = self.trace.input_shapes.get(self.model.tops[0])
         return static_shapes(self.model, shape=stated)
 
