@@ -6,6 +6,7 @@ from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.setup import TrainOptions, compile_to_file, prepare
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.state import StateBuffers
+from kdnet.runtime.stepper import Stepper
 from kdnet.runtime.tester import Scores, TestOptions, test_net
 from kdnet.runtime.trainer import Run, TestNet, Trainer
 
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "Scores",
     "StateBuffers",
+    "Stepper",
     "StopRequest",
     "TestNet",
     "TestOptions",

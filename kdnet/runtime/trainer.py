@@ -24,6 +24,7 @@ from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.snapshots import Resume, layers_of, save
 from kdnet.runtime.state import StateBuffers
+from kdnet.runtime.stepper import Stepper
 from kdnet.solvers import learning_rate
 
 Array = NDArray[Any]
@@ -73,26 +74,14 @@ class Trainer:
         self._message = message
         self._rate = learning_rate(run.solver)
         self._losses: deque[float] = deque(maxlen=max(1, message.average_loss))
-        self._buffers = StateBuffers(run.device, self._first_state())
-        frozen = run.values
-        self._main = Engine(training.main, run.device, frozen)
-        self._update = (
-            Engine(training.update, run.device, frozen) if training.update is not None else None
-        )
-        self._tests = [Engine(test.evaluation.program, run.device, frozen) for test in run.tests]
+        history = run.resume.history if run.resume else None
+        self._stepper = Stepper(training, run.device, run.values, history)
+        self._tests = [
+            Engine(test.evaluation.program, run.device, run.values) for test in run.tests
+        ]
         self._feed: Batches | None = None
         self._clock = time.perf_counter()
         self._displayed = self.iteration
-
-    def _first_state(self) -> dict[str, Array]:
-        run, training = self.run, self.run.training
-        state = {name: run.values[name] for name in training.live}
-        past = dict(run.resume.history) if run.resume else {}
-        for name, weight in training.histories.items():
-            state[name] = past.get(name, np.zeros_like(run.values[weight]))
-        for slot in training.accumulators:
-            state[slot.name] = np.zeros(slot.shape, np.float32)
-        return state
 
     def solve(self, stop: StopRequest | None = None) -> None:
         """Train to ``max_iter``, testing, logging and saving as the solver says.
@@ -130,7 +119,7 @@ class Trainer:
         if self._tests_now() and (self.iteration > 0 or message.test_initialization):
             self.test_all()
         rate = self._rate(self.iteration)
-        values = self.step(rate)
+        values = self._step(rate)
         loss = float(values[LOSS])
         self._losses.append(loss)
         if message.display and self.iteration % message.display == 0:
@@ -145,28 +134,16 @@ class Trainer:
         interval = self._message.test_interval
         return bool(interval and self.iteration % interval == 0)
 
-    def step(self, rate: float) -> dict[str, Array]:
-        """One update; the reports of the last micro-step, and the loss averaged over all."""
-        size = self.run.training.iter_size
-        total = 0.0
-        for slot in self.run.training.accumulators:
-            self._buffers.write(slot.name, np.zeros(slot.shape, np.float32))
-        for micro in range(size):
-            values = self._forward(rate, micro)
-            total += float(values[LOSS])
-        if self._update is not None:
-            self._update.run(self._buffers, {}, rate)
-        values[LOSS] = np.array(total / size, np.float32)
-        return values
-
-    def _forward(self, rate: float, micro: int, *, keep: bool = True) -> dict[str, Array]:
-        if self._feed is None:
-            raise ValueError("steps are taken inside solve()")
-        feeds = self._feed.next(self.iteration, micro)
-        values = self._main.run(self._buffers, feeds, rate, keep=keep)
+    def _step(self, rate: float) -> dict[str, Array]:
+        values = self._stepper.step(rate, self._feeds)
         if not np.isfinite(values[LOSS]):
             raise RunError(self._non_finite(values))
         return values
+
+    def _feeds(self, micro: int) -> Mapping[str, Array]:
+        if self._feed is None:
+            raise ValueError("iterations are made inside solve()")
+        return self._feed.next(self.iteration, micro)
 
     def _non_finite(self, values: Mapping[str, Array]) -> Diagnostic:
         culprit = next(
@@ -205,7 +182,7 @@ class Trainer:
         if message.snapshot_after_train and not saved:
             self.snapshot()
         if message.display and self.iteration % message.display == 0:
-            values = self._forward(0.0, 0, keep=False)
+            values = self._stepper.look(self._feeds(0))
             log.line(places.FINAL_LOSS, f"Iteration {self.iteration}, loss = {values[LOSS]:g}")
         if self._tests_now():
             self.test_all()
@@ -218,7 +195,7 @@ class Trainer:
             self.run.log.line(
                 places.TESTING, f"Iteration {self.iteration}, Testing net (#{index})"
             )
-            self.scores[index] = evaluate(engine, test, self._buffers, self.run.seed)
+            self.scores[index] = evaluate(engine, test, self._stepper.buffers, self.run.seed)
             self._log_test(test, self.scores[index])
         # The speed in the log is that of training: time spent on tests does not count.
         self._clock += time.perf_counter() - began
@@ -229,23 +206,14 @@ class Trainer:
         reports = test.evaluation.program.reports
         self.run.log.outputs(places.TEST_OUTPUT, "Test", reports, scores)
 
-    def weights(self) -> dict[str, Array]:
-        """Every weight's present value by name."""
-        live = self.run.training.live
-        return {
-            slot.name: self._buffers.read(slot.name)
-            if slot.name in live
-            else self.run.values[slot.name]
-            for slot in self.run.training.weights
-        }
-
     def snapshot(self) -> tuple[str, str]:
         """Write weights and solver state; their paths."""
         run = self.run
         types = {layer.name: layer.type for layer in run.training.net.layers}
-        layers = layers_of(run.training.weights, types, self.weights(), full=run.full_snapshots)
-        history = {name: self._buffers.read(name) for name in run.training.histories}
-        state = Resume(self.iteration, run.seed, "", history)
+        layers = layers_of(
+            run.training.weights, types, self._stepper.weights(), full=run.full_snapshots
+        )
+        state = Resume(self.iteration, run.seed, "", self._stepper.history())
         paths = save(run.prefix, self.iteration, layers, run.training.net.name, state)
         run.log.line(places.SNAPSHOT, f"Snapshotting to binary proto file {paths[0]}")
         text = f"Snapshotting solver state to binary proto file {paths[1]}"
