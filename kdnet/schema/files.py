@@ -1,0 +1,130 @@
+"""Reading prototxt files: what can be wrong with a file before its text is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+from typing import NoReturn, TypeVar
+
+from google.protobuf.message import Message
+
+from kdnet.errors import Diagnostic, SchemaError, Span, fail, nearest
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.schema.reader import read_text
+from kdnet.schema.sniff import describe_binary
+from kdnet.schema.source import Document, Located
+from kdnet.schema.upgrade import upgrade_net, upgrade_solver
+
+M = TypeVar("M", bound=Message)
+
+# Ten thousand layers take 4 MB; what is larger was not written by hand.
+LARGEST_TEXT_BYTES = 64 << 20
+_HEAD_BYTES = 4096
+
+
+def read_prototxt(path: str | os.PathLike[str], message_type: type[M]) -> Located[M]:
+    """Read a message from a text file.
+
+    Args:
+        path: the file; diagnostics show it as it is given here.
+        message_type: the generated class of the message.
+
+    Raises:
+        SchemaError: the file is missing, unreadable, no text, or has faults; all faults.
+    """
+    file = os.fspath(path)
+    return read_text(_decode(_read_bytes(file), file), file, message_type)
+
+
+def _read_bytes(file: str) -> bytes:
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(_HEAD_BYTES)
+            if b"\0" not in data:
+                data += stream.read(LARGEST_TEXT_BYTES + 1 - len(data))
+    except FileNotFoundError:
+        _missing(file)
+    except IsADirectoryError:
+        _directory(file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        fail(SchemaError, "unreadable-file", f'cannot read "{file}": {reason}')
+    if len(data) > LARGEST_TEXT_BYTES:
+        limit = LARGEST_TEXT_BYTES >> 20
+        fail(SchemaError, "file-too-large", f'"{file}" is larger than {limit} MiB')
+    return data
+
+
+def _missing(file: str) -> NoReturn:
+    folder, name = os.path.split(file)
+    near = nearest(name, _names(folder))
+    help_lines: tuple[str, ...] = ()
+    if folder and not os.path.isdir(folder):
+        help_lines = (f'there is no folder "{folder}"',)
+    elif near:
+        help_lines = (f'did you mean "{os.path.join(folder, near)}"?',)
+    fail(SchemaError, "file-not-found", f'there is no file "{file}"', help=help_lines)
+
+
+def _directory(file: str) -> NoReturn:
+    inside = sorted(name for name in _names(file) if name.endswith(".prototxt"))[:5]
+    help_lines = (f"it holds {', '.join(inside)}",) if inside else ()
+    fail(SchemaError, "not-a-file", f'"{file}" is a folder, not a prototxt', help=help_lines)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder or ".")
+    except OSError:
+        return []
+
+
+def _decode(data: bytes, file: str) -> str:
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise _not_text(data, file, nul, "a NUL character")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise _not_text(data, file, error.start, what) from None
+
+
+def _not_text(data: bytes, file: str, bad: int, what: str) -> SchemaError:
+    """Says what the file is where it can be told, else where its first bad byte is."""
+    code = "not-a-text-file"
+    kind = describe_binary(data[:_HEAD_BYTES])
+    if kind:
+        return SchemaError(Diagnostic(code, f'"{file}" is no prototxt: this looks like {kind}'))
+    text = data[:bad].decode(errors="replace")
+    at = Document(text, file).span(len(text), len(text))
+    place = Span(file, at.line, at.column)
+    help_lines = ("a prototxt is text in UTF-8",)
+    return SchemaError(Diagnostic(code, f"the file is no text: {what}", place, help=help_lines))
+
+
+def read_net(path: str | os.PathLike[str]) -> Located[pb.NetParameter]:
+    """Read a net in any of Caffe's formats, upgraded to today's.
+
+    Raises:
+        SchemaError: as :func:`read_prototxt` and ``upgrade_net``.
+    """
+    located = read_prototxt(path, pb.NetParameter)
+    return Located(*upgrade_net(located.message, located.source))
+
+
+def read_solver(path: str | os.PathLike[str]) -> Located[pb.SolverParameter]:
+    """Read a solver, upgraded to today's format.
+
+    A snapshot_prefix that names a folder, by a slash at its end or by being one, gets the
+    solver file's name without its extension appended, as in Caffe.
+
+    Raises:
+        SchemaError: as :func:`read_prototxt` and ``upgrade_solver``.
+    """
+    located = read_prototxt(path, pb.SolverParameter)
+    solver, source = upgrade_solver(located.message, located.source)
+    prefix = solver.snapshot_prefix
+    if prefix and (prefix.endswith(("/", os.sep)) or os.path.isdir(prefix)):
+        solver.snapshot_prefix = os.path.join(prefix, PurePath(path).stem)
+    return Located(solver, source)
