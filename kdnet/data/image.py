@@ -1,0 +1,98 @@
+"""Compressed images as Caffe sees them: OpenCV's channel order and OpenCV's resizing."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 2**26
+"""An image that claims more pixels than this is refused before it is decoded."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
+_UNCHANGED = {"1": "L", "L": "L", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA"}
+_WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_WEIGHT_BITS = 11
+
+
+def decode(data: bytes, channels: int | None = None) -> Pixels:
+    """Pixels of a JPEG, PNG, BMP, PPM, TIFF or WebP image.
+
+    Args:
+        data: The whole file.
+        channels: 3 for colour, 1 for grey, None for what the file has (1, 3, or 4 with alpha).
+
+    Returns:
+        Shape (channels, height, width); colours in the order blue, green, red, alpha.
+
+    Raises:
+        ValueError: The bytes are no such image, are cut short, or hold more than 8 bits a channel.
+
+    EXIF orientation is ignored, as in the OpenCV 2 that Caffe was written for.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it claims {image.width} x {image.height} pixels")
+            if image.mode in _WIDE:
+                raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
+            if channels == 1:
+                # Lets the JPEG decoder hand out its luma, as OpenCV does, rather than converting.
+                image.draft("L", image.size)
+            pixels = np.asarray(image.convert(_mode(image.mode, channels)))
+    except Exception as error:
+        # Pillow's plugins raise nearly anything for a damaged file.
+        raise ValueError(f"cannot be decoded as an image: {error}") from None
+    return _blue_first(pixels)
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Bilinear resizing without smoothing, by OpenCV's INTER_LINEAR arithmetic for bytes.
+
+    Weights are multiples of 1/2048 and pixel centres are aligned, so results are OpenCV's to
+    within one grey level; Pillow's own resizing averages over the shrunk area and differs more.
+
+    Shapes:
+        image  (C, H, W) -> (C, height, width)
+    """
+    if image.shape[1:] == (height, width):
+        return image
+    left, right, wx = _taps(image.shape[2], width)
+    upper, lower, wy = _taps(image.shape[1], height)
+    one = 1 << _WEIGHT_BITS
+    wide = image.astype(np.int32)
+    rows = wide[:, :, left] * (one - wx) + wide[:, :, right] * wx
+    wy = wy[:, None]
+    mixed = ((rows[:, upper] >> 4) * (one - wy) >> 16) + ((rows[:, lower] >> 4) * wy >> 16)
+    return ((mixed + 2) >> 2).astype(np.uint8)
+
+
+def _mode(mode: str, channels: int | None) -> str:
+    if channels is None:
+        return _UNCHANGED.get(mode, "RGB")
+    return "L" if channels == 1 else "RGB"
+
+
+def _blue_first(pixels: Pixels) -> Pixels:
+    if pixels.ndim == 2:
+        return pixels[None].copy()
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return np.ascontiguousarray(pixels[:, :, order].transpose(2, 0, 1))
+
+
+def _taps(
+    size: int, new_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """The two pixels that each new pixel mixes, and the weight of the second in 1/2048."""
+    centre = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).astype(np.float32)
+    first = np.floor(centre).astype(np.int64)
+    part = centre - first.astype(np.float32)
+    part[(first < 0) | (first >= size - 1)] = 0
+    first = np.clip(first, 0, size - 1)
+    weight = np.rint(part * (1 << _WEIGHT_BITS)).astype(np.int32)
+    return first, np.minimum(first + 1, size - 1), weight

@@ -1,0 +1,119 @@
+"""Writing an LMDB whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kdnet.data.database import DATA_FILE, Record
+from kdnet.errors import DataError, fail
+
+_OWN_FILES = {DATA_FILE, "lock.mdb"}
+_FIRST_MAP_BYTES = 64 * 2**20
+_COMMIT_ROWS = 1000
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Refuse a place where no database can be written, before any work is done.
+
+    Only an LMDB folder is ever replaced, and only when ``force`` says so.
+
+    Raises:
+        DataError: target-exists, target-not-lmdb, cannot-write.
+    """
+    if not target.parent.is_dir():
+        hint = (f'create the folder "{target.parent}" first',)
+        text = f'cannot write "{target}": the folder does not exist'
+        fail(DataError, "cannot-write", text, help=hint)
+    if not os.path.lexists(target):
+        return
+    if not force:
+        hint = ("--force replaces it",)
+        fail(DataError, "target-exists", f'"{target}" exists already', help=hint)
+    if not target.is_dir() or target.is_symlink() or not set(os.listdir(target)) <= _OWN_FILES:
+        text = f'"{target}" is not an LMDB folder, so it is not replaced'
+        fail(DataError, "target-not-lmdb", text)
+
+
+def write_database(target: Path, records: Iterable[Record], *, force: bool = False) -> int:
+    """Write records as an LMDB and return their number.
+
+    The database is made in a new folder beside ``target``, flushed, and renamed; whatever ends the
+    work early leaves neither half a database nor a changed old one.
+
+    Args:
+        target: The folder to make.
+        records: Keys and values; the reader sees them in the order of the keys.
+        force: Replace a database that is there.
+
+    Raises:
+        DataError: as :func:`check_target`; cannot-write for a full disk and the like.
+    """
+    import lmdb
+
+    check_target(target, force=force)
+    token = secrets.token_hex(4)
+    made = target.with_name(f".{target.name}-{token}.new")
+    try:
+        made.mkdir()
+        count = _fill(made, records)
+        _put_in_place(made, target, target.with_name(f".{target.name}-{token}.old"))
+    except (lmdb.Error, OSError) as error:
+        reason = str(error).replace(f"{made}: ", "")
+        fail(DataError, "cannot-write", f'cannot write "{target}": {reason}')
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return count
+
+
+def _fill(folder: Path, records: Iterable[Record]) -> int:
+    import lmdb
+
+    size_bytes = _FIRST_MAP_BYTES
+    count = 0
+    # Flushed once at the end: until the rename nobody relies on the file.
+    with lmdb.open(str(folder), map_size=size_bytes, lock=False, sync=False) as environment:
+        for rows in _chunks(records):
+            while not _put(environment, rows):
+                size_bytes *= 2
+                environment.set_mapsize(size_bytes)
+            count += len(rows)
+        environment.sync(force=True)
+    return count
+
+
+def _put(environment: Any, rows: list[Record]) -> bool:
+    """Commit ``rows`` in one transaction; False when the map is too small for them."""
+    import lmdb
+
+    try:
+        with environment.begin(write=True) as transaction:
+            for key, value in rows:
+                transaction.put(key, value)
+    except lmdb.MapFullError:
+        return False
+    return True
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    stream = iter(records)
+    while rows := list(islice(stream, _COMMIT_ROWS)):
+        yield rows
+
+
+def _put_in_place(made: Path, target: Path, aside: Path) -> None:
+    if not target.exists():
+        made.rename(target)
+        return
+    target.rename(aside)
+    try:
+        made.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

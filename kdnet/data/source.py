@@ -1,0 +1,143 @@
+"""Data sources: one class a Caffe data layer type, found by the layer's type.
+
+A source hands out batches by their number since the start of the run, and a batch depends on
+nothing but the files, the seed and that number. So a resumed run sees what a straight one sees.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdnet.data.datum import Shape
+from kdnet.data.located import refuse
+from kdnet.errors import Diagnostic, did_you_mean
+from kdnet.net import LayerModel
+
+Floats = NDArray[np.float32]
+
+
+class Source(ABC):
+    """The batches of one data layer.
+
+    Args:
+        layer: The layer, in its phase.
+        seed: The run's seed.
+        shape: What the command line says the shape of an item is; the layer's own field wins.
+
+    Attributes:
+        layer: The layer.
+        tops: The layer's tops, in order.
+        seed: The run's seed.
+        notes: Warnings to show once.
+    """
+
+    def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
+        del shape  # for the sub-classes whose items it describes
+        self.layer = layer
+        self.tops = layer.tops
+        self.seed = seed
+        self.notes: tuple[Diagnostic, ...] = ()
+
+    @property
+    @abstractmethod
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shape of each top, batch axis included, as the net sees it."""
+
+    @abstractmethod
+    def batch(self, index: int) -> tuple[Floats, ...]:
+        """One contiguous float32 array a top, for batch ``index`` since the start of the run."""
+
+    @classmethod
+    def declared_shapes(cls, layer: LayerModel, shape: Shape | None) -> tuple[Shape, ...] | None:
+        """What :attr:`shapes` will be, without opening the data; None when only the data knows."""
+        del layer, shape
+        return None
+
+    def close(self) -> None:  # noqa: B027  # most sources hold no file open
+        """Release files; nothing of the source can be used any more."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+_CLASSES: dict[str, type[Source]] = {}
+
+
+def source(type_name: str) -> Callable[[type[Source]], type[Source]]:
+    """Register the decorated class as the source of layers of Caffe type ``type_name``."""
+
+    def register(cls: type[Source]) -> type[Source]:
+        if type_name in _CLASSES:
+            other = _CLASSES[type_name].__module__
+            raise ValueError(f"two sources of type {type_name}: {other} and {cls.__module__}")
+        _CLASSES[type_name] = cls
+        return cls
+
+    return register
+
+
+@cache
+def _classes() -> Mapping[str, type[Source]]:
+    package = importlib.import_module("kdnet.data.sources")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return _CLASSES
+
+
+def source_types() -> tuple[str, ...]:
+    """Every layer type that has a source, sorted."""
+    return tuple(sorted(_classes()))
+
+
+def _class_of(layer: LayerModel) -> type[Source]:
+    found = _classes().get(layer.type)
+    if found is None:
+        text = f'there is no data source of type "{layer.type}"'
+        refuse(layer, "unknown-source", text, "type", help=did_you_mean(layer.type, _classes()))
+    return found
+
+
+def open_source(layer: LayerModel, *, seed: int, shape: Shape | None = None) -> Source:
+    """Open the data of a data layer.
+
+    Args:
+        layer: The layer, in its phase.
+        seed: The run's seed: shuffling, cropping, mirroring and random fillers belong to it.
+        shape: Shape of one item before its crop; the layer's own ``shape`` field wins.
+
+    Raises:
+        DataError: unknown-source, and what the source's class says.
+    """
+    return _class_of(layer)(layer, seed=seed, shape=shape)
+
+
+def static_shapes(layer: LayerModel, *, shape: Shape | None = None) -> tuple[Shape, ...]:
+    """The shapes of a data layer's tops, batch axis included.
+
+    The data is opened only where neither the layer nor ``shape`` says what an item's shape is.
+
+    Raises:
+        DataError: as :func:`open_source`.
+    """
+    declared = _class_of(layer).declared_shapes(layer, shape)
+    if declared is not None:
+        return declared
+    with open_source(layer, seed=0, shape=shape) as opened:
+        return opened.shapes

@@ -1,0 +1,136 @@
+"""Data: images and labels of an LMDB."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from kdnet.data.cache import RowCache, Rows
+from kdnet.data.database import Database
+from kdnet.data.datum import Item, RawReader, Shape, read_datum
+from kdnet.data.items import (
+    ImageSource,
+    check_stated,
+    check_tops,
+    image_shapes,
+    positive,
+    stated_shape,
+)
+from kdnet.data.located import blamed_on, existing, remark
+from kdnet.data.mean import check_same_shape, name_record
+from kdnet.data.order import Order, below
+from kdnet.data.source import source
+from kdnet.data.transform import forced_channels
+from kdnet.errors import DataError, fail
+from kdnet.net import LayerModel
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.weights.model import Array
+
+_SOURCE = ("data_param", "source")
+
+
+@source("Data")
+class Data(ImageSource):
+    """Records of an LMDB in the order of their keys, over and over.
+
+    Parameters: source, batch_size, shape; rand_skip r starts at a random record below r. The
+        backend is known from the folder; LEVELDB is refused. Batch k has the records
+        k·batch_size to (k+1)·batch_size - 1, modulo their number.
+    Differs from Caffe: items of several shapes are refused, even where a crop would make them
+        equal; label values are the same.
+    Faults: missing-data-source, not-a-database, leveldb-unsupported, truncated-database,
+        empty-database, corrupt-record, record-shape, record-kind, item-shape.
+    """
+
+    def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
+        super().__init__(layer, seed=seed)
+        param = layer.message.data_param
+        batch_size = _check(layer)
+        stated = _stated(layer, shape)
+        self._channels = forced_channels(layer)
+        path = existing(layer, param.source, *_SOURCE)
+        with blamed_on(layer, *_SOURCE):
+            self._database = Database(path)
+        try:
+            self._open(stated, batch_size, below(param.rand_skip, seed, layer.name, "rand_skip"))
+        except DataError:
+            self._database.close()
+            raise
+        if param.backend == pb.DataParameter.LEVELDB:
+            given = "says LEVELDB" if param.HasField("backend") else "is not given (LEVELDB)"
+            text = f'backend {given}, but "{path}" is an LMDB and is read as one'
+            at = "backend" if param.HasField("backend") else "source"
+            self.notes = (remark(layer, "backend-mismatch", text, "data_param", at),)
+
+    def _open(self, stated: Shape | None, batch_size: int, skip: int) -> None:
+        with blamed_on(self.layer, *_SOURCE):
+            first = self._parse(0, *self._database.record(0))
+        self._shape = first.pixels.shape
+        self._kind = first.pixels.dtype
+        check_stated(self.layer, stated, self._shape, "data_param", "shape")
+        self._raw = RawReader(self._shape) if self._kind == np.uint8 else None
+        self._prepare(self._shape, batch_size)
+        self._order = Order(self._database.count, skip=skip)
+        fields = ((self._shape, self._kind), ((), np.int32))
+        self._cache = RowCache(self._database.count, fields, self._read)
+
+    @classmethod
+    def declared_shapes(cls, layer: LayerModel, shape: Shape | None) -> tuple[Shape, ...] | None:
+        """The shapes when an item's shape is stated."""
+        batch_size = _check(layer)
+        stated = _stated(layer, shape)
+        return None if stated is None else image_shapes(layer, stated, batch_size)
+
+    def rows(self, index: int) -> Rows:
+        """Consecutive records."""
+        return self._order.rows(index, self.batch_size)
+
+    def take(self, rows: Rows) -> tuple[Array, ...]:
+        """Images and labels of ``rows``, as stored."""
+        return self._cache.take(rows)
+
+    def close(self) -> None:
+        """Release the database."""
+        self._database.close()
+
+    def _read(self, rows: Rows) -> tuple[Array, ...]:
+        items = np.empty((len(rows), *self._shape), self._kind)
+        labels = np.empty(len(rows), np.int32)
+        flat = items.reshape(len(rows), prod(self._shape))
+        with blamed_on(self.layer, *_SOURCE):
+            for place, row in enumerate(rows.tolist()):
+                key, record = self._database.record(row)
+                label = self._raw.read(record, flat[place]) if self._raw else None
+                if label is None:
+                    item = self._parse(row, key, record)
+                    self._check_same(row, key, item)
+                    items[place], label = item.pixels, item.label
+                labels[place] = label
+        return items, labels
+
+    def _parse(self, row: int, key: bytes, record: bytes) -> Item:
+        try:
+            return read_datum(record, self._channels)
+        except ValueError as error:
+            text = f"{name_record(self._database.path, row, key)} {error}"
+            fail(DataError, "corrupt-record", text)
+
+    def _check_same(self, row: int, key: bytes, item: Item) -> None:
+        path = self._database.path
+        check_same_shape(path, row, key, item.pixels.shape, self._shape)
+        kind = item.pixels.dtype
+        if kind != self._kind:
+            text = f"{name_record(path, row, key)} has {kind} data; the first has {self._kind}"
+            fail(DataError, "record-kind", text)
+
+
+def _check(layer: LayerModel) -> int:
+    check_tops(layer, 1, 2)
+    return positive(layer, layer.message.data_param.batch_size, "data_param", "batch_size")
+
+
+def _stated(layer: LayerModel, shape: Shape | None) -> Shape | None:
+    param = layer.message.data_param
+    field = param.shape if param.HasField("shape") else None
+    return stated_shape(layer, field, shape, "data_param", "shape")

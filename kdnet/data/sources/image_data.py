@@ -1,0 +1,122 @@
+"""ImageData: image files named in a list."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdnet.data.cache import RowCache, Rows
+from kdnet.data.datum import Shape
+from kdnet.data.image import Pixels, resize
+from kdnet.data.image_list import read_image, read_list
+from kdnet.data.items import (
+    ImageSource,
+    check_stated,
+    check_tops,
+    image_shapes,
+    positive,
+    stated_shape,
+)
+from kdnet.data.located import blamed_on, existing, refuse
+from kdnet.data.order import Order, below, permutation
+from kdnet.data.source import source
+from kdnet.net import LayerModel
+from kdnet.weights.model import Array
+
+_PARAM = "image_data_param"
+_SOURCE = (_PARAM, "source")
+
+
+@source("ImageData")
+class ImageData(ImageSource):
+    """Image files and labels, over and over, as a list names them.
+
+    The list has one image a line: a path, which may hold spaces, and an integer label. Paths are
+    ``root_folder`` and the line's path put together as they are; they resolve against the working
+    directory, then against the list's folder.
+
+    Parameters: source, batch_size, root_folder, new_height and new_width (both or neither),
+        is_color, shape; shuffle orders each pass anew; rand_skip r starts at a random line
+        below r.
+    Differs from Caffe: images of several shapes are refused, even where a crop would make them
+        equal; JPEG decoding and resizing are Pillow's and ours, within a grey level of OpenCV's.
+    Faults: missing-data-source, bad-image-list, missing-image, corrupt-image, record-shape,
+        resize-one-side, skip-too-large, item-shape.
+    """
+
+    def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
+        super().__init__(layer, seed=seed)
+        param = layer.message.image_data_param
+        batch_size = _check(layer)
+        self._path = existing(layer, param.source, *_SOURCE)
+        with blamed_on(layer, *_SOURCE):
+            self._entries = read_list(self._path)
+        count = len(self._entries)
+        skip = below(param.rand_skip, seed, layer.name, "rand_skip")
+        if skip >= count:
+            text = f'rand_skip came to {skip}, but "{self._path}" has {count} images'
+            refuse(layer, "skip-too-large", text, _PARAM, "rand_skip")
+        self._order = Order(count, skip=skip, shuffle=self._shuffled if param.shuffle else None)
+        self._shape = self._image(0).shape
+        check_stated(layer, _stated(layer, shape), self._shape, _PARAM, "shape")
+        self._prepare(self._shape, batch_size)
+        fields = ((self._shape, np.uint8), ((), np.int32))
+        self._cache = RowCache(count, fields, self._read)
+
+    @classmethod
+    def declared_shapes(cls, layer: LayerModel, shape: Shape | None) -> tuple[Shape, ...] | None:
+        """The shapes when images are resized or an item's shape is stated."""
+        batch_size = _check(layer)
+        stated = _stated(layer, shape)
+        return None if stated is None else image_shapes(layer, stated, batch_size)
+
+    def rows(self, index: int) -> Rows:
+        """Consecutive lines, or consecutive ones of a shuffled pass."""
+        return self._order.rows(index, self.batch_size)
+
+    def take(self, rows: Rows) -> tuple[Array, ...]:
+        """Images and labels of ``rows``."""
+        return self._cache.take(rows)
+
+    def _shuffled(self, number: int) -> Rows:
+        return permutation(len(self._entries), self.seed, self.layer.name, "shuffle", number)
+
+    def _read(self, rows: Rows) -> tuple[Array, ...]:
+        images = np.empty((len(rows), *self._shape), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            image = self._image(row)
+            if image.shape != self._shape:
+                entry = self._entries[row]
+                where = f'"{entry.path}" (line {entry.line} of "{self._path}")'
+                text = f"{where} has shape {image.shape}; the first has {self._shape}"
+                hint = ("give new_height and new_width",)
+                refuse(self.layer, "record-shape", text, *_SOURCE, help=hint)
+            images[place] = image
+        labels = np.array([self._entries[row].label for row in rows.tolist()], np.int32)
+        return images, labels
+
+    def _image(self, row: int) -> Pixels:
+        param = self.layer.message.image_data_param
+        channels = 3 if param.is_color else 1
+        with blamed_on(self.layer, *_SOURCE):
+            image = read_image(self._entries[row], self._path, param.root_folder, channels)
+        if param.new_height:
+            image = resize(image, param.new_height, param.new_width)
+        return image
+
+
+def _check(layer: LayerModel) -> int:
+    check_tops(layer, 1, 2)
+    param = layer.message.image_data_param
+    if (param.new_height > 0) != (param.new_width > 0):
+        given = "new_height" if param.new_height else "new_width"
+        text = "new_height and new_width must be given together"
+        refuse(layer, "resize-one-side", text, _PARAM, given)
+    return positive(layer, param.batch_size, _PARAM, "batch_size")
+
+
+def _stated(layer: LayerModel, shape: Shape | None) -> Shape | None:
+    param = layer.message.image_data_param
+    field = param.shape if param.HasField("shape") else None
+    if field is None and param.new_height:
+        return (3 if param.is_color else 1, param.new_height, param.new_width)
+    return stated_shape(layer, field, shape, _PARAM, "shape")

@@ -1,0 +1,162 @@
+"""Caffe's data transformer for whole batches: mean, scale, crop, mirror."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from kdnet.data.datum import Shape
+from kdnet.data.located import blamed_on, existing, refuse
+from kdnet.data.mean import Floats, read_mean
+from kdnet.net import LayerModel
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.weights import philox
+from kdnet.weights.model import Array
+
+_PARAM = "transform_param"
+
+Integers = NDArray[np.int64]
+
+
+def transformed_shape(layer: LayerModel, shape: Shape) -> Shape:
+    """The shape of an item after the layer's crop.
+
+    Raises:
+        DataError: crop-too-large.
+    """
+    crop = layer.message.transform_param.crop_size
+    channels, height, width = shape
+    if not crop:
+        return shape
+    if crop > height or crop > width:
+        text = f"crop_size {crop} is larger than the images, {height} x {width}"
+        refuse(layer, "crop-too-large", text, _PARAM, "crop_size")
+    return (channels, crop, crop)
+
+
+def forced_channels(layer: LayerModel) -> int | None:
+    """The channels that encoded images are decoded to: 3, 1, or None for what each has.
+
+    Raises:
+        DataError: force-color-and-gray.
+    """
+    param = layer.message.transform_param
+    if param.force_color and param.force_gray:
+        text = "force_color and force_gray exclude each other"
+        refuse(layer, "force-color-and-gray", text, _PARAM, "force_gray")
+    if param.force_color or layer.message.data_param.force_encoded_color:
+        return 3
+    return 1 if param.force_gray else None
+
+
+class Transformer:
+    """What a layer's transform_param does to its images.
+
+        y = (x - mean) * scale, cropped, then mirrored left to right
+
+    A mean image is subtracted at the place of the crop. In TRAIN each image is cropped at a random
+    place, in TEST in the middle. ``mirror`` flips each image with probability 1/2 in BOTH phases,
+    as in Caffe. The random choices belong to (seed, layer, batch index).
+
+    Args:
+        layer: The layer; its own phase counts.
+        shape: (C, H, W) of an item before the crop.
+        seed: The run's seed.
+
+    Raises:
+        DataError: crop-too-large, mean-file-and-value, missing-data-source, bad-mean-file,
+            mean-shape, mean-value-count.
+
+    Source: behaviour as BVLC/caffe 9b89154 data_transformer.
+    """
+
+    def __init__(self, layer: LayerModel, shape: Shape, seed: int) -> None:
+        self.shape = transformed_shape(layer, shape)
+        param = layer.message.transform_param
+        self._name = layer.name
+        self._seed = seed
+        self._room = (shape[1] - self.shape[1] + 1, shape[2] - self.shape[2] + 1)
+        self._crops = self.shape != shape
+        self._crops_at_random = self._crops and layer.phase == pb.TRAIN
+        self._mirrors = param.mirror
+        self._scale = np.float32(param.scale)
+        self._mean = _mean_of(layer, shape)
+
+    def apply(self, items: Array, index: int) -> Floats:
+        """The batch's images for the net.
+
+        Shapes:
+            items  (N, C, H, W), bytes or float32
+            ->     (N, C, h, w), float32, contiguous
+        """
+        top, left, flip = self._choices(len(items), index)
+        data = np.array(self._window(items, top, left), dtype=np.float32, order="C")
+        if self._mean is not None:
+            data -= self._mean_window(self._mean, top, left)
+        if self._scale != 1:
+            data *= self._scale
+        if self._mirrors:
+            data[flip] = data[flip, :, :, ::-1]
+        return data
+
+    def _choices(self, count: int, index: int) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+        """Each image's crop offsets and whether it is flipped; one number for each is drawn."""
+        if not (self._crops_at_random or self._mirrors):
+            draws = np.zeros((3, count))
+        else:
+            draws = philox(self._seed, self._name, "transform", index).random((3, count))
+        if self._crops_at_random:
+            top, left = ((draws[axis] * self._room[axis]).astype(np.int64) for axis in (0, 1))
+        else:
+            top, left = (np.full(count, (room - 1) // 2) for room in self._room)
+        return top, left, draws[2] < 0.5
+
+    def _window(self, items: Array, top: Integers, left: Integers) -> Array:
+        if not self._crops:
+            return items
+        if not self._crops_at_random:
+            return items[(..., *self._centre(top, left))]
+        windows = sliding_window_view(items, self.shape[1:], axis=(2, 3))
+        return windows[np.arange(len(items)), :, top, left]
+
+    def _mean_window(self, mean: Floats, top: Integers, left: Integers) -> Floats:
+        if not self._crops or mean.shape[1:] == (1, 1):
+            return mean
+        if not self._crops_at_random:
+            return mean[(..., *self._centre(top, left))]
+        windows = sliding_window_view(mean, self.shape[1:], axis=(1, 2))
+        return windows[:, top, left].swapaxes(0, 1)
+
+    def _centre(self, top: Integers, left: Integers) -> tuple[slice, slice]:
+        y, x = int(top[0]), int(left[0])
+        return slice(y, y + self.shape[1]), slice(x, x + self.shape[2])
+
+
+def _mean_of(layer: LayerModel, shape: Shape) -> Floats | None:
+    """The mean as (C, H, W), or (C, 1, 1) for one number a channel; None where there is none."""
+    param = layer.message.transform_param
+    if param.HasField("mean_file"):
+        return _mean_image(layer, shape)
+    values = np.array(param.mean_value, np.float32)
+    if not len(values):
+        return None
+    if len(values) not in (1, shape[0]):
+        text = f"mean_value is given {len(values)} times for images of {shape[0]} channels"
+        hint = ("give it once, or once for each channel",)
+        refuse(layer, "mean-value-count", text, _PARAM, "mean_value", 0, help=hint)
+    return np.broadcast_to(values[:, None, None], (shape[0], 1, 1))
+
+
+def _mean_image(layer: LayerModel, shape: Shape) -> Floats:
+    param = layer.message.transform_param
+    if param.mean_value:
+        text = "mean_file and mean_value exclude each other"
+        refuse(layer, "mean-file-and-value", text, _PARAM, "mean_value", 0)
+    path = existing(layer, param.mean_file, _PARAM, "mean_file")
+    with blamed_on(layer, _PARAM, "mean_file"):
+        mean = read_mean(path)
+    if mean.shape != shape:
+        text = f'the mean image "{path}" has shape {mean.shape}; the images have {shape}'
+        refuse(layer, "mean-shape", text, _PARAM, "mean_file")
+    return mean
