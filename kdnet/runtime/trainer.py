@@ -63,13 +63,15 @@ class Trainer:
 
     Attributes:
         iteration: how many updates were made.
-        scores: the last test's mean of each report, by test net and blob.
+        saved: the weight file of the last snapshot.
+        scores: the last test's mean of each output, by test net and output name.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         training, message = run.training, run.solver.message
         self.iteration = run.resume.iteration if run.resume else 0
+        self.saved = ""
         self.scores: list[dict[str, Array]] = [{} for _ in run.tests]
         self._message = message
         self._rate = learning_rate(run.solver)
@@ -206,6 +208,13 @@ class Trainer:
         reports = test.evaluation.program.reports
         self.run.log.outputs(places.TEST_OUTPUT, "Test", reports, scores)
 
+    def blob_scores(self, test: int) -> dict[str, float]:
+        """The last test's mean of each reported blob, by its name."""
+        reports = self.run.tests[test].evaluation.program.reports
+        return {
+            report.blob: float(np.mean(self.scores[test][report.output])) for report in reports
+        }
+
     def snapshot(self) -> tuple[str, str]:
         """Write weights and solver state; their paths."""
         run = self.run
@@ -215,6 +224,7 @@ class Trainer:
         )
         state = Resume(self.iteration, run.seed, "", self._stepper.history())
         paths = save(run.prefix, self.iteration, layers, run.training.net.name, state)
+        self.saved = paths[0]
         run.log.line(places.SNAPSHOT, f"Snapshotting to binary proto file {paths[0]}")
         text = f"Snapshotting solver state to binary proto file {paths[1]}"
         run.log.line(places.SOLVER_STATE, text)

@@ -53,7 +53,7 @@ def exponential(solver: pb.SolverParameter, iteration: int) -> float:
 @policy("inv")
 def inverse(solver: pb.SolverParameter, iteration: int) -> float:
     """base_lr · (1 + gamma·t)^−power."""
-    return solver.base_lr * (1 + solver.gamma * iteration) ** -solver.power
+    return float(solver.base_lr * (1 + solver.gamma * iteration) ** -solver.power)
 
 
 @policy("multistep")
@@ -68,7 +68,7 @@ def multistep(solver: pb.SolverParameter, iteration: int) -> float:
 @policy("poly", "max_iter")
 def polynomial(solver: pb.SolverParameter, iteration: int) -> float:
     """base_lr · (1 − t / max_iter)^power."""
-    return solver.base_lr * (1 - iteration / solver.max_iter) ** solver.power
+    return float(solver.base_lr * (1 - iteration / solver.max_iter) ** solver.power)
 
 
 @policy("sigmoid", "stepsize")
