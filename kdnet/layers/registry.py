@@ -41,6 +41,11 @@ def layer_types() -> tuple[str, ...]:
     return tuple(sorted(_classes()))
 
 
+def class_of_type(type_name: str) -> type[Layer]:
+    """The class of a type that :func:`layer_types` lists."""
+    return _classes()[type_name]
+
+
 def layer_class(model: LayerModel) -> type[Layer]:
     """The class of a layer.
 
