@@ -52,9 +52,14 @@ def compile_step(net: Path, folder: Path) -> Path | None:
     step = folder / net.parent.name / f"{net.stem}.onnx"
     step.parent.mkdir(exist_ok=True)
     # A teacher's weights decide nothing about where its nodes go.
-    options = ["--solver", solver_of(net), "--allow-unloaded", "-o", step]
-    done = subprocess.run([*KDNET, "compile", net, *options], cwd=REPOSITORY, check=False)
-    return step if done.returncode == 0 else None
+    options = ["--solver", solver_of(net), "--allow-unloaded", "--provider", "cuda", "-o", step]
+    done = subprocess.run(
+        [*KDNET, "compile", net, *options], cwd=REPOSITORY, capture_output=True, check=False
+    )
+    if done.returncode == 0:
+        return step
+    sys.stderr.buffer.write(done.stderr)
+    return None
 
 
 def main(gpu_python: str, *nets: str) -> int:
