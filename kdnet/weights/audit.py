@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.errors import Diagnostic, Note, Span, WeightsError
-from kdnet.weights.model import Array, LayerBlobs, WeightFile
+from kdnet.weights.model import LayerBlobs, WeightFile
 
 Shape = tuple[int, ...]
 Values = dict[tuple[str, int], NDArray[np.float32]]
@@ -132,8 +132,9 @@ def audit_weights(
         status = "mismatched" if found else "filler" if layer is None else "loaded"
         rows.append(AuditRow(target.layer, status, len(target.shapes), file, target.frozen))
         if layer is not None and not found:
-            values |= _take(target, layer)
-            warnings += _non_finite(file, layer)
+            taken = _take(target, layer)
+            warnings += _non_finite(file, taken)
+            values |= taken
     unloaded = _unloaded(targets, rows)
     if allow_unloaded:
         warnings += [
@@ -161,7 +162,11 @@ def same_shape(stored: Shape, wanted: Shape) -> bool:
 
 def _by_name(file: WeightFile) -> dict[str, LayerBlobs]:
     """The layers with blobs; of several with one name the first."""
-    return {layer.name: layer for layer in reversed(file.layers) if layer.blobs}
+    found: dict[str, LayerBlobs] = {}
+    for layer in file.layers:
+        if layer.blobs:
+            found.setdefault(layer.name, layer)
+    return found
 
 
 def _repeated(file: WeightFile) -> list[str]:
@@ -222,15 +227,11 @@ def _take(target: Target, layer: LayerBlobs) -> Values:
         }
 
 
-def _non_finite(path: str, layer: LayerBlobs) -> list[str]:
-    def count(blob: Array) -> int:
-        return blob.size - int(np.isfinite(blob).sum())
-
+def _non_finite(path: str, values: Values) -> list[str]:
     return [
-        f'blob {index} of layer "{layer.name}" in "{path}" holds {count(blob)} values that '
-        "are not finite"
-        for index, blob in enumerate(layer.blobs)
-        if count(blob)
+        f'blob {index} of layer "{name}" in "{path}" has values that are not finite: {count}'
+        for (name, index), blob in values.items()
+        if (count := blob.size - int(np.isfinite(blob).sum()))
     ]
 
 

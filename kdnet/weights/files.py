@@ -7,6 +7,7 @@ import mmap
 import os
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -182,3 +183,12 @@ def check_memory(path: str, size_bytes: int) -> None:
             f'"{path}": a blob takes {size_bytes / 2**30:.1f} GiB, more than the '
             f"{memory_bytes / 2**30:.1f} GiB of this machine",
         )
+
+
+def zip_names(path: str) -> list[str] | None:
+    """The names in a zip archive, or None when it is no whole zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # a damaged directory raises half a dozen kinds, struct.error among them
+        return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
 
+from kdnet.weights.files import zip_names
 from kdnet.weights.wire import VARINT, Field, WireError, fields
 
 # (offset, bytes there, what such a file is)
@@ -49,10 +49,8 @@ def describe(path: str, head: bytes) -> str | None:
 
 
 def _describe_zip(path: str) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    names = zip_names(path)
+    if names is None:
         return "a zip archive that is cut short or damaged"
     if any(name.endswith("data.pkl") for name in names):
         return "a PyTorch checkpoint"

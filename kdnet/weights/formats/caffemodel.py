@@ -89,17 +89,17 @@ def read_layer(data: Buffer, outer: Field) -> WireLayer:
     return WireLayer(generation, outer, inner, name, kind, tuple(blobs))
 
 
-def damaged(path: str, size_bytes: int, error: WireError, where: str = "") -> NoReturn:
+def damaged(path: str, size_bytes: int, error: WireError, where: str) -> NoReturn:
     """Raise ``truncated-weights`` or ``corrupt-weights`` for a fault found in the bytes."""
-    place = f"{where} at byte {error.at} of {size_bytes}" if where else f"byte {error.at}"
+    place = f"{where} at byte {error.at} of {size_bytes}: {error.reason}"
     if error.truncated:
         fail(
             WeightsError,
             "truncated-weights",
-            f'"{path}" is cut short: {place}: {error.reason}',
+            f'"{path}" is cut short: {place}',
             help=("copy or download the file again",),
         )
-    fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: {place}: {error.reason}')
+    fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: {place}')
 
 
 @weight_format("caffemodel", sniff=None)
@@ -132,7 +132,7 @@ def open_net(path: str) -> tuple[Buffer, str, tuple[Field, ...]]:
     except WireError as error:
         if not _may_be_net(data):
             _foreign(path, "its first bytes are not those of a Caffe net")
-        damaged(path, len(data), error)
+        damaged(path, len(data), error, f"layer {len(found)}")
     if not found:
         _foreign(path, "it is not a Caffe net, or a net without layers")
     return data, net_name, tuple(found)

@@ -49,11 +49,13 @@ def _layers(path: str) -> Iterator[LayerBlobs]:
     except KdnetError:
         raise
     except Exception as error:  # libhdf5's faults arrive as a dozen kinds of exception
-        fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: {_one_line(error)}')
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        cut = "truncated file" in reason
+        fail(
+            WeightsError,
+            "truncated-weights" if cut else "corrupt-weights",
+            f'"{path}" is {"cut short" if cut else "damaged"}: {reason}',
+        )
 
 
 def _groups(h5py: Any, root: Any) -> Iterator[tuple[str, Any]]:

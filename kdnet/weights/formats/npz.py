@@ -11,7 +11,7 @@ import numpy as np
 
 from kdnet.errors import KdnetError, WeightsError, fail
 from kdnet.weights.blobs import as_float
-from kdnet.weights.files import check_memory
+from kdnet.weights.files import check_memory, zip_names
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream, weight_format
 
@@ -22,13 +22,12 @@ _SUFFIX = ".npy"
 def _is_npz(path: str, head: bytes) -> bool:
     if not head.startswith(_ZIP):
         return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(name.endswith(_SUFFIX) for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
+    names = zip_names(path)
+    if names is None:
         # A damaged archive is still known by the name of its first member.
         size = int.from_bytes(head[26:28], "little")
         return head[30 : 30 + size].endswith(_SUFFIX.encode())
+    return all(name.endswith(_SUFFIX) for name in names)
 
 
 @weight_format("npz", sniff=_is_npz)
@@ -57,10 +56,13 @@ def _layers(path: str) -> Iterator[LayerBlobs]:
                 )
     except KdnetError:
         raise
-    except zipfile.BadZipFile as error:
-        fail(WeightsError, "truncated-weights", f'"{path}" is cut short or damaged: {error}')
     except Exception as error:  # zlib, zipfile and numpy each raise several kinds
-        fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: {error}')
+        cut = zip_names(path) is None
+        fail(
+            WeightsError,
+            "truncated-weights" if cut else "corrupt-weights",
+            f'"{path}" is {"cut short" if cut else "damaged"}: {error}',
+        )
 
 
 def _by_layer(path: str, archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
