@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables.formats import CASES, LAYERS, SAMPLE, message, wire_net
 
+from kdnet.cli import main as kdnet
 from kdnet.cli import weights as cli
 from kdnet.errors import KdnetError, UsageError, WeightsError
 from kdnet.schema import kdnet_pb2 as pb
@@ -318,6 +320,26 @@ def test_faults_and_exit_codes(tmp_path: Path) -> None:
     assert command("rename", str(source)).returncode == 2
     assert command("show", str(tmp_path / "none")).returncode == 1
     assert not (tmp_path / "b").exists()
+
+
+def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_caffemodel(str(path), SAMPLE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, "-m", "weights_tools", "show", str(path)]
+    done = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, check=False, cwd=ROOT)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_kdnet_weights_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a"
+    write_caffemodel(str(path), SAMPLE)
+    assert kdnet(["weights", "show", str(path)]) == 0
+    assert capsys.readouterr().out == command("show", str(path)).stdout
+    assert kdnet(["weights", "show", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == command("show", str(tmp_path)).stderr
 
 
 FACTS = """\

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables.formats import CASES, LAYERS, SAMPLE, FormatCase, message, wire_net
+from tables.formats import CASES, LAYERS, SAMPLE, TYPES, FormatCase, message, wire_net
 
 from kdnet.errors import WeightsError
 from kdnet.schema import kdnet_pb2 as pb
@@ -41,7 +41,7 @@ def test_format(case: FormatCase, tmp_path: Path) -> None:
         shapes = case.shapes[name] if case.shapes else tuple(blob.shape for blob in expected)
         assert tuple(blob.shape for blob in layer.blobs) == shapes
         assert set(layer.stored) == {case.stored}
-        assert bool(layer.type) == case.typed
+        assert layer.type == (TYPES[name] if case.typed else "")
         for blob, values in zip(layer.blobs, expected, strict=True):
             assert blob.dtype == (np.float64 if case.stored == "float64" else np.float32)
             assert blob.flags.c_contiguous
@@ -60,6 +60,17 @@ def test_raw_integers_become_double(tmp_path: Path) -> None:
     (layer,) = read_weights(str(path)).layers
     assert layer.stored == ("int32",)
     assert layer.blobs[0].tolist() == [-5.0, 2.0**31 - 1]
+
+
+def test_types_that_caffe_never_had_are_left_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    v1 = message(4, b"a") + b"\x28\xc8\x01"
+    v0 = message(1, message(1, b"b"), message(2, b"warp"))
+    padding = message(1, message(1, b"c"), message(2, b"padding"))
+    v1_as_text = message(4, b"d") + message(5, b"conv")
+    path.write_bytes(b"".join(message(2, layer) for layer in (v1, v0, padding, v1_as_text)))
+    layers = read_weights(str(path)).layers
+    assert [(layer.name, layer.type) for layer in layers] == [(n, "") for n in "abcd"]
 
 
 def test_layers_without_blobs_and_repeated_names_are_kept(tmp_path: Path) -> None:

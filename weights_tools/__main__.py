@@ -1,6 +1,7 @@
 """``python -m weights_tools``: the same as ``kdnet weights``."""
 
 import argparse
+import os
 import sys
 
 from kdnet.errors import KdnetError
@@ -13,10 +14,16 @@ def main() -> int:
     add_arguments(parser)
     args = parser.parse_args()
     try:
-        return run(args)
+        status = run(args)
+        sys.stdout.flush()
     except KdnetError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output, such as head, has seen enough; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ V1 layer only wraps the layer that holds the blobs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from kdnet.errors import WeightsError, fail
+from kdnet.errors import SchemaError, WeightsError, fail
+from kdnet.schema import SourceMap, upgrade_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights.blobs import decode_blob
 from kdnet.weights.files import Buffer, atomic_write, open_buffer
@@ -77,16 +79,18 @@ def read_layer(data: Buffer, outer: Field) -> WireLayer:
             if found.number == _V0_LAYER and found.wire == LENGTH:
                 generation, inner = "V0", found
     numbers = NUMBERS[generation]
-    name = kind = ""
+    name = ""
+    kind: str | int = ""
     blobs = []
     for found in fields(data, inner.start, inner.stop):
         if found.number == numbers.name and found.wire == LENGTH:
             name = _text(data, found)
         elif found.number == numbers.type:
-            kind = _type(data, found)
+            kind = _text(data, found) if found.wire == LENGTH else found.value
         elif found.number == numbers.blobs and found.wire == LENGTH:
             blobs.append(found)
-    return WireLayer(generation, outer, inner, name, kind, tuple(blobs))
+    todays = str(kind) if generation == "V2" else _todays_type(generation, kind)
+    return WireLayer(generation, outer, inner, name, todays, tuple(blobs))
 
 
 def damaged(path: str, size_bytes: int, error: WireError, where: str) -> NoReturn:
@@ -176,12 +180,20 @@ def _text(data: Buffer, found: Field) -> str:
         raise WireError(found.at, "a name that is not UTF-8") from None
 
 
-def _type(data: Buffer, found: Field) -> str:
-    if found.wire == LENGTH:
-        return _text(data, found)
-    number = found.value if found.wire == VARINT else -1
-    known = pb.V1LayerParameter.LayerType.items()
-    return next((name for name, value in known if value == number), "")
+@functools.lru_cache(maxsize=256)
+def _todays_type(generation: str, old: str | int) -> str:
+    """The Caffe type of an old layer's type; empty for one that Caffe never had."""
+    net = pb.NetParameter()
+    layer = net.layers.add()
+    try:
+        if generation == "V0":
+            layer.layer.type = str(old)
+        else:
+            layer.type = old  # type: ignore[assignment]  # an enum's number
+        upgraded, _ = upgrade_net(net, SourceMap.empty())
+    except (SchemaError, TypeError, ValueError):
+        return ""
+    return upgraded.layer[0].type if upgraded.layer else ""
 
 
 def write_caffemodel(path: str, layers: Sequence[LayerBlobs], *, net_name: str = "") -> None:
