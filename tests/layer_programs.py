@@ -16,8 +16,8 @@ from tables.cases import LayerCase, draw
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers import Layer, Trace, Weight, layer_class
 from kdnet.net import LayerModel
+from kdnet.schema import SourceMap, read_text
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema import read_text
 
 Array = np.ndarray
 
@@ -36,7 +36,11 @@ def layer_model(text: str, phase: str, bottoms: int, tops: int) -> LayerModel:
         f'top: "top{i}"' for i in range(tops)
     ]
     located = read_text("\n".join(['name: "layer"', *names, text]), "layer", pb.LayerParameter)
-    message = located.message
+    return model_of(located.message, located.source, phase)
+
+
+def model_of(message: pb.LayerParameter, source: SourceMap, phase: str) -> LayerModel:
+    """A message as the layer of a net in ``phase``."""
     return LayerModel(
         message.name,
         message.type,
@@ -44,7 +48,7 @@ def layer_model(text: str, phase: str, bottoms: int, tops: int) -> LayerModel:
         tuple(message.top),
         pb.Phase.Value(phase),
         message,
-        located.source,
+        source,
     )
 
 
