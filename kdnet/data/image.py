@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
@@ -44,7 +48,8 @@ def decode(data: bytes, channels: int | None = None) -> Pixels:
             if channels == 1:
                 # Lets the JPEG decoder hand out its luma, as OpenCV does, rather than converting.
                 image.draft("L", image.size)
-            pixels = np.asarray(image.convert(_mode(image.mode, channels)))
+            plain = image.convert("RGBA") if _has_clear_colours(image) else image
+            pixels = np.asarray(plain.convert(_mode(plain.mode, channels)))
     except Exception as error:
         # Pillow's plugins raise nearly anything for a damaged file.
         raise ValueError(f"cannot be decoded as an image: {error}") from None
@@ -70,6 +75,10 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     wy = wy[:, None]
     mixed = ((rows[:, upper] >> 4) * (one - wy) >> 16) + ((rows[:, lower] >> 4) * wy >> 16)
     return ((mixed + 2) >> 2).astype(np.uint8)
+
+
+def _has_clear_colours(image: Image.Image) -> bool:
+    return image.mode == "P" and "transparency" in image.info
 
 
 def _mode(mode: str, channels: int | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kdnet.data.paths import find, suggest
-from kdnet.errors import DataError, Diagnostic, Span, fail
+from kdnet.errors import DataError, Diagnostic, Note, Span, fail
 from kdnet.net import LayerModel
 
 
@@ -34,22 +34,24 @@ def remark(layer: LayerModel, code: str, message: str, *at: str | int) -> Diagno
 
 @contextmanager
 def blamed_on(layer: LayerModel, *at: str | int) -> Iterator[None]:
-    """Give faults that have no position the layer's name and the position of its field ``at``."""
+    """Give faults the layer's name and the position of its field ``at``.
+
+    A fault that has a position of its own, in a list that the field names, keeps it.
+    """
+    span = span_of(layer, *at)
     try:
         yield
     except DataError as error:
         raise DataError(
-            *(
-                found
-                if found.span
-                else replace(
-                    found,
-                    message=f'layer "{layer.name}": {found.message}',
-                    span=span_of(layer, *at),
-                )
-                for found in error.diagnostics
-            )
+            *(_blamed(found, layer.name, span) for found in error.diagnostics)
         ) from None
+
+
+def _blamed(found: Diagnostic, name: str, span: Span | None) -> Diagnostic:
+    if found.span is None:
+        return replace(found, message=f'layer "{name}": {found.message}', span=span)
+    note = Note(f'layer "{name}" reads it', span)
+    return replace(found, notes=(*found.notes, note))
 
 
 def existing(layer: LayerModel, path: str, *at: str | int) -> Path:
