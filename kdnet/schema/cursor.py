@@ -6,7 +6,6 @@ from typing import Any
 
 from kdnet.errors import LIMIT, Diagnostic
 from kdnet.schema.lexer import (
-    BAD,
     END,
     NAME,
     OPEN_STRING,
@@ -14,7 +13,7 @@ from kdnet.schema.lexer import (
     SYMBOL,
     VALUES,
     Token,
-    quoted,
+    shown,
     tokenize,
 )
 from kdnet.schema.source import Document
@@ -63,16 +62,25 @@ class Cursor:
         self.fault(code, message, token.start, token.end, **more)
 
     def expected(self, what: str) -> SyntaxFaultError:
-        """Record that something else stands where ``what`` must; the exception is returned."""
+        """Record that something else stands where ``what`` must; the exception is returned.
+
+        What is missing at the end of a line is shown there, not at the next line.
+        """
+        before, token = self.passed, self.next
+        if token.kind == OPEN_STRING or self.document.same_line(before.start, token.start):
+            return self.unexpected(what)
+        end = before.end
+        self.fault("syntax-error", f"expected {what}, found the end of the line", end, end)
+        return SyntaxFaultError()
+
+    def unexpected(self, what: str) -> SyntaxFaultError:
+        """Record that the next token is not ``what`` it must be; the exception is returned."""
         token = self.next
         if token.kind == OPEN_STRING:
             self.token_fault(token, "unterminated-string", "the string is not closed on its line")
             self.at += 1
-        elif token.kind == BAD:
-            self.token_fault(token, "syntax-error", f"{_named(token.text)} means nothing here")
         else:
-            found = "the end of the file" if token.kind == END else quoted(token)
-            self.token_fault(token, "syntax-error", f"expected {what}, found {found}")
+            self.token_fault(token, "syntax-error", f"expected {what}, found {shown(token)}")
         return SyntaxFaultError()
 
     # Steps -----------------------------------------------------------------------------------
@@ -150,9 +158,3 @@ def _nesting(token: Token) -> int:
     if token.kind != SYMBOL:
         return 0
     return (token.text in "{<[") - (token.text in "}>]")
-
-
-def _named(letter: str) -> str:
-    if letter.isprintable():
-        return f'"{letter}"'
-    return "a NUL character" if letter == "\0" else f"the character U+{ord(letter):04X}"

@@ -37,10 +37,16 @@ class Token(NamedTuple):
         return self.start + len(self.text)
 
 
-def quoted(token: Token) -> str:
-    """A token as messages show it: strings as they are, all else in quotes, cut when long."""
+def shown(token: Token) -> str:
+    """A token as messages show it, cut when long."""
     text = token.text if len(token.text) <= 40 else token.text[:37] + "..."
-    return text if token.kind == STRING else f'"{text}"'
+    if token.kind == STRING:
+        return f"the string {text}"
+    if token.kind == END:
+        return "the end of the file"
+    if not text.isprintable():
+        return f"the character U+{ord(text):04X}"
+    return f'"{text}"'
 
 
 def tokenize(text: str) -> list[Token]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 from kdnet.errors import did_you_mean
-from kdnet.schema.lexer import NAME, NUMBER, STRING, Token, quoted
+from kdnet.schema.lexer import NAME, NUMBER, STRING, Token, shown
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+")
 _OCTAL = re.compile(r"0[0-7]+")
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
-_FLOAT = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
+_FLOAT = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
 _SPECIAL = {
     "inf": math.inf,
     "inff": math.inf,
@@ -85,13 +85,14 @@ def integer_parser(kind: str, low: int, high: int) -> Parser:
                 return value
         elif token.kind != NUMBER or not token.text.isdecimal():
             raise BadLiteralError(
-                "bad-value", f"wants a whole number, not {quoted(token)}", *_unquote_help(token)
+                "bad-value", f"wants a whole number, not {shown(token)}", *_unquote_help(token)
             )
         elif token.text[0] == "0":
             raise BadLiteralError(
-                "bad-value", f'"{token.text}" is no number: a leading 0 means octal'
+                "bad-value",
+                f'wants a whole number, not "{token.text}": a leading 0 means octal',
             )
-        raise BadLiteralError("number-out-of-range", f"is a {kind}: {low} to {high}")
+        raise BadLiteralError("number-out-of-range", f"must lie in {low} to {high} ({kind})")
 
     return parse
 
@@ -101,17 +102,15 @@ def float_parser(kind: str) -> Parser:
 
     def parse(token: Token, negative: bool) -> float:  # noqa: FBT001 (the minus sign before the token)
         text = token.text
-        if token.kind == NUMBER and _FLOAT.fullmatch(text) and not _OCTAL.fullmatch(text):
+        if token.kind == NUMBER and _FLOAT.fullmatch(text):
             value = float(text.rstrip("fF"))
             if not _fits(kind, value):
-                raise BadLiteralError(
-                    "number-out-of-range", f"is a {kind}, which ends before this"
-                )
+                raise BadLiteralError("number-out-of-range", f"is too large for a {kind}")
         elif token.kind == NAME and text.lower() in _SPECIAL:
             value = _SPECIAL[text.lower()]
         else:
             raise BadLiteralError(
-                "bad-value", f"wants a decimal number, not {quoted(token)}", *_unquote_help(token)
+                "bad-value", f"wants a decimal number, not {shown(token)}", *_unquote_help(token)
             )
         return -value if negative else value
 
@@ -136,7 +135,7 @@ def parse_bool(token: Token, negative: bool) -> bool:  # noqa: FBT001 (the minus
         number = _whole(token.text) if token.kind == NUMBER else None
         if number in (0, 1):
             return bool(number)
-    found = f'"-{token.text}"' if negative else quoted(token)
+    found = f'"-{token.text}"' if negative else shown(token)
     raise BadLiteralError("bad-value", f"wants true or false, not {found}", *_unquote_help(token))
 
 
@@ -159,7 +158,7 @@ def enum_parser(enum: EnumDescriptor) -> Parser:
 
 
 def _enum_fault(token: Token, word: str, names: list[str]) -> tuple[str, ...]:
-    message = f"wants one of {_listed(names)}, not {quoted(token)}"
+    message = f"wants one of {_listed(names)}, not {shown(token)}"
     if token.kind == STRING and word in names:
         return message, *_unquote_help(token)
     return message, *did_you_mean(word, names)

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from kdnet.errors import Diagnostic, Note, SchemaError, did_you_mean
 from kdnet.schema.cursor import Cursor, SyntaxFaultError, TooManyFaultsError
 from kdnet.schema.fields import Field, fields_of, is_bytes
-from kdnet.schema.lexer import END, NAME, STRING, SYMBOL, VALUES, Token, quoted
+from kdnet.schema.lexer import END, NAME, STRING, SYMBOL, VALUES, Token, shown
 from kdnet.schema.literals import BadLiteralError, Parser, string_bytes
 from kdnet.schema.source import Document, Located, SourceMap
 
@@ -136,7 +136,7 @@ class _Reader:
         if token.kind == SYMBOL and token.text == "[":
             self.extension(scope, token)
             return False
-        raise self.cursor.expected("the name of a field")
+        raise self.cursor.unexpected("the name of a field")
 
     def end_of_file(self, scope: _Scope) -> bool:
         """The end of the file ends every message; only the innermost is reported."""
@@ -245,8 +245,10 @@ class _Reader:
         opened = self.cursor.next
         if opened.kind != SYMBOL or opened.text not in _CLOSER:
             what = f'"{{" after "{field.name}"'
+            if opened.kind == NAME:
+                raise self.cursor.expected(what)
             token = self.cursor.value(what)
-            message = f'"{field.name}" is a message, not {quoted(token)}'
+            message = f'"{field.name}" is a message, not {shown(token)}'
             hint = f"write {field.name} {{ ... }}"
             self.cursor.token_fault(token, "bad-value", message, help=(hint,))
             return
@@ -289,7 +291,7 @@ class _Reader:
         """A string, joined from neighbouring pieces; None when it is not one."""
         token = self.cursor.value(f'a string for "{field.name}"')
         if token.kind != STRING:
-            message = f'"{field.name}" wants a string, not {quoted(token)}'
+            message = f'"{field.name}" wants a string, not {shown(token)}'
             hint = f'write it in quotes: "{token.text}"'
             self.cursor.token_fault(token, "bad-value", message, help=(hint,))
             return None
