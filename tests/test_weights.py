@@ -163,8 +163,9 @@ def test_write_then_read_is_the_identity(tmp_path: Path) -> None:
         LayerBlobs("empty", "X", (np.zeros((0, 3), np.float32),)),
     ]
     path = tmp_path / "a.caffemodel"
-    write_caffemodel(str(path), layers, net_name="n")
-    file = read_weights(str(path))
+    write_caffemodel(path, layers, net_name="n")
+    file = read_weights(path)
+    assert file.path == str(path)
     assert file.net_name == "n"
     for found, layer in zip(file.layers, layers, strict=True):
         assert (found.name, found.type) == (layer.name, layer.type)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import kdnet.weights.formats  # noqa: F401  # registers every format
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.files import check_readable
@@ -10,17 +12,18 @@ from kdnet.weights.model import WeightFile
 from kdnet.weights.registry import HEAD_BYTES, Stream, WeightFormat, registered_formats
 
 
-def stream_weights(path: str) -> tuple[WeightFormat, Stream]:
+def stream_weights(path: str | os.PathLike[str]) -> tuple[WeightFormat, Stream]:
     """The file's format and its layers one at a time, so that only one is held in memory.
 
     Raises:
         WeightsError: as :func:`read_weights`; faults inside a layer come when it is reached.
     """
-    found = sniff_format(path)
-    return found, found.read(path)
+    name = os.fspath(path)
+    found = sniff_format(name)
+    return found, found.read(name)
 
 
-def read_weights(path: str) -> WeightFile:
+def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     """Read a weight file whole.
 
     Raises:
@@ -29,7 +32,7 @@ def read_weights(path: str) -> WeightFile:
             ``weights-too-large`` or ``missing-blob``.
     """
     found, stream = stream_weights(path)
-    return WeightFile(path, found.name, stream.net_name, tuple(stream.layers))
+    return WeightFile(os.fspath(path), found.name, stream.net_name, tuple(stream.layers))
 
 
 def sniff_format(path: str) -> WeightFormat:

@@ -7,6 +7,7 @@ V1 layer only wraps the layer that holds the blobs.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -196,7 +197,9 @@ def _todays_type(generation: str, old: str | int) -> str:
     return upgraded.layer[0].type if upgraded.layer else ""
 
 
-def write_caffemodel(path: str, layers: Sequence[LayerBlobs], *, net_name: str = "") -> None:
+def write_caffemodel(
+    path: str | os.PathLike[str], layers: Sequence[LayerBlobs], *, net_name: str = ""
+) -> None:
     """Write layers and their blobs as a binary NetParameter (V2), atomically.
 
     float32 blobs become packed ``data``, float64 blobs packed ``double_data``, each with a
