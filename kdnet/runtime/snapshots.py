@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from kdnet.compile import WeightSlot
 from kdnet.errors import WeightsError, fail
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.weights import LayerBlobs, atomic_write, write_caffemodel
+from kdnet.weights import (
+    LayerBlobs,
+    WireError,
+    atomic_write,
+    decode_blob,
+    encode_blob,
+    write_caffemodel,
+)
 
 Array = NDArray[Any]
 
@@ -79,9 +86,7 @@ def save(
         message.seed = state.seed
     for name, array in state.history.items():
         message.history_name.append(name)
-        blob = message.history.add()
-        blob.shape.dim.extend(array.shape)
-        blob.data.extend(np.asarray(array, np.float32).reshape(-1))
+        message.history.add().MergeFromString(encode_blob(np.asarray(array, np.float32)))
     with atomic_write(state_path) as file:
         file.write(message.SerializeToString(deterministic=True))
     return model_path, state_path
@@ -109,7 +114,7 @@ def load(path: str) -> Resume:
         hint = ("a .solverstate is wanted; for weights alone use --weights",)
         fail(WeightsError, "bad-snapshot", f'"{path}" is not a .solverstate file', help=hint)
     names = list(message.history_name)
-    arrays = [_array(blob) for blob in message.history]
+    arrays = [_array(path, blob) for blob in message.history]
     if names and len(names) != len(arrays):
         fail(
             WeightsError, "bad-snapshot", f'"{path}" names {len(names)} of {len(arrays)} histories'
@@ -119,12 +124,10 @@ def load(path: str) -> Resume:
     return Resume(message.iter, seed, message.learned_net, dict(zip(keys, arrays, strict=True)))
 
 
-def _array(blob: pb.BlobProto) -> Array:
-    shape = list(blob.shape.dim)
-    if not blob.HasField("shape"):
-        shape = [blob.num, blob.channels, blob.height, blob.width]
-    array = np.asarray(blob.data, np.float32)
-    if array.size != int(np.prod(shape)):
-        text = f"a history blob holds {array.size} numbers for shape {tuple(shape)}"
-        fail(WeightsError, "bad-snapshot", text)
-    return array.reshape(shape)
+def _array(path: str, blob: pb.BlobProto) -> Array:
+    raw = blob.SerializeToString()
+    try:
+        array, _ = decode_blob(raw, 0, len(raw))
+    except WireError as error:
+        fail(WeightsError, "bad-snapshot", f'"{path}" is damaged: {error}')
+    return array.astype(np.float32, copy=False)

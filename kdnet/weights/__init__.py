@@ -1,12 +1,14 @@
 """The parameter store: weight files, fillers, the load audit and the keyed random generator."""
 
 from kdnet.weights.audit import Audit, AuditRow, Target, assign, audit_weights
+from kdnet.weights.blobs import decode_blob
 from kdnet.weights.files import atomic_write
 from kdnet.weights.fillers import check_filler, fill, filler_names, is_random_filler
-from kdnet.weights.formats.caffemodel import write_caffemodel
+from kdnet.weights.formats.caffemodel import encode_blob, write_caffemodel
 from kdnet.weights.model import LayerBlobs, WeightFile
 from kdnet.weights.random import philox
 from kdnet.weights.reading import read_weights, stream_weights
+from kdnet.weights.wire import WireError
 
 __all__ = [
     "Audit",
@@ -14,10 +16,13 @@ __all__ = [
     "LayerBlobs",
     "Target",
     "WeightFile",
+    "WireError",
     "assign",
     "atomic_write",
     "audit_weights",
     "check_filler",
+    "decode_blob",
+    "encode_blob",
     "fill",
     "filler_names",
     "is_random_filler",

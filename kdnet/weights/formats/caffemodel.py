@@ -221,6 +221,11 @@ def write_caffemodel(
 Piece = bytes | memoryview
 
 
+def encode_blob(blob: Array) -> bytes:
+    """A blob as the bytes of a BlobProto: packed numbers and a BlobShape."""
+    return b"".join(_encode_blob(blob))
+
+
 def _encode_layer(layer: LayerBlobs) -> list[Piece]:
     numbers = NUMBERS["V2"]
     body: list[Piece] = _field(numbers.name, [layer.name.encode()])
