@@ -44,10 +44,24 @@ class Engine:
         self._ort = onnxruntime()
         self._held = {name: self._on_cpu(frozen[name]) for name in program.frozen}
         self._session = self._start(threads)
-        self._bindings: dict[tuple[int, ...], Any] = {}
+        self._bindings: dict[tuple[int, ...], tuple[Any, Any, list[Any]]] = {}
         self._outputs = [report.output for report in program.reports]
         if program.has_loss:
             self._outputs.append(LOSS)
+        # On CUDA inputs and outputs keep their addresses, as CUDA graphs need.
+        self._on_device = self._fixed_inputs() if device.kind == "cuda" else {}
+
+    def _fixed_inputs(self) -> dict[str, Any]:
+        program = self.program
+        shapes: dict[str, tuple[int, ...]] = dict(program.data)
+        shapes |= {slot.name: slot.shape for slot in program.noise}
+        if program.has_rate:
+            shapes[RATE] = ()
+        return {name: self._empty(shape) for name, shape in shapes.items()}
+
+    def _empty(self, shape: tuple[int, ...]) -> Any:
+        zeros = np.zeros(shape, np.float32)
+        return self._ort.OrtValue.ortvalue_from_numpy(zeros, self.device.kind, self.device.index)
 
     def _start(self, threads: int) -> Any:
         options = self._ort.SessionOptions()
@@ -99,30 +113,41 @@ class Engine:
         Raises:
             RunError: what the runtime said, at the prototxt position of the failing node.
         """
-        binding = self._binding(buffers)
-        fed = [*self.program.data, *(slot.name for slot in self.program.noise)]
+        binding, options, outputs = self._binding(buffers)
         # Held until the run is over: on the CPU a binding points into these arrays.
-        values = {name: self._input(feeds[name]) for name in fed}
-        if self.program.has_rate:
-            values[RATE] = self._input(np.float32(rate))
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
+        values = self._feed(binding, feeds, rate)
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, options)
         except Exception as error:
             raise step_failure(error, self.program.model) from error
+        del values
         if keep:
             buffers.flip(slot.name for slot in self.program.state)
-        found = binding.get_outputs()[len(self.program.state) :]
+        found = outputs or binding.get_outputs()[len(self.program.state) :]
         return {name: value.numpy() for name, value in zip(self._outputs, found, strict=True)}
 
-    def _input(self, array: Array | np.float32) -> Any:
-        value = np.ascontiguousarray(array, np.float32)
-        kind, index = (self.device.kind, self.device.index)
-        return self._ort.OrtValue.ortvalue_from_numpy(value.reshape(np.shape(array)), kind, index)
+    def _feed(self, binding: Any, feeds: Mapping[str, Array], rate: float) -> list[Any]:
+        """Hand over data, noise and rate; what must stay alive while the run lasts."""
+        fed = [*self.program.data, *(slot.name for slot in self.program.noise)]
+        arrays = {name: np.ascontiguousarray(feeds[name], np.float32) for name in fed}
+        if self.program.has_rate:
+            arrays[RATE] = np.array(rate, np.float32)
+        if self._on_device:
+            for name, array in arrays.items():
+                self._on_device[name].update_inplace(array)
+            return []
+        values = []
+        for name, array in arrays.items():
+            values.append(self._ort.OrtValue.ortvalue_from_numpy(array))
+            binding.bind_ortvalue_input(name, values[-1])
+        return values
 
-    def _binding(self, buffers: StateBuffers) -> Any:
-        """A binding of the state as it lies now; there are two for each program, as sets swap."""
+    def _binding(self, buffers: StateBuffers) -> tuple[Any, Any, list[Any]]:
+        """A binding of the state as it lies now, its run options and its output buffers.
+
+        There are two for each program, since the two sides of the state swap; a captured CUDA
+        graph belongs to one of them.
+        """
         program = self.program
         names = [*program.reads, *(slot.name for slot in program.state)]
         sides = buffers.sides(names)
@@ -130,9 +155,23 @@ class Engine:
             binding = self._session.io_binding()
             for name in names:
                 binding.bind_ortvalue_input(name, buffers.current(name))
+            for name, value in self._on_device.items():
+                binding.bind_ortvalue_input(name, value)
             for slot in program.state:
                 binding.bind_ortvalue_output(slot.following, buffers.other(slot.name))
-            for name in self._outputs:
-                binding.bind_output(name, "cpu")
-            self._bindings[sides] = binding
+            options = self._ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", str(len(self._bindings) + 1))
+            self._bindings[sides] = (binding, options, self._bind_outputs(binding))
         return self._bindings[sides]
+
+    def _bind_outputs(self, binding: Any) -> list[Any]:
+        """Fixed buffers on CUDA; on the CPU the session makes them anew, and the list is empty."""
+        shapes = {report.output: report.shape for report in self.program.reports}
+        found = []
+        for name in self._outputs:
+            if self.device.kind == "cpu":
+                binding.bind_output(name, "cpu")
+            else:
+                found.append(self._empty(shapes.get(name, ())))
+                binding.bind_ortvalue_output(name, found[-1])
+        return found
