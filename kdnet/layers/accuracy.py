@@ -41,8 +41,7 @@ class Accuracy(Layer):
         self.require(
             1 <= top_k <= classes,
             at="top_k",
-            say=f"{top_k} of {classes} classes",
-            help=f"give a number from 1 to {classes}",
+            say=f"must be from 1 to {classes}, the number of classes, not {top_k}",
         )
 
     def emit(self, g: Emitter, x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:

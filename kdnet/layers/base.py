@@ -96,7 +96,7 @@ class Layer(ABC):
         """A possibly negative axis as an index; ``end`` also allows one past the last."""
         limit = x.rank + int(end)
         fits = -x.rank <= axis < limit
-        self.require(fits, at=at, say=f"axis {axis} of a {x.rank}-axis bottom {x.shape}")
+        self.require(fits, at=at, say=f"{axis} is outside the bottom's shape {x.shape}")
         return axis % x.rank if axis < 0 else axis
 
     def noise(self, g: Emitter, shape: Sequence[int]) -> Tensor:

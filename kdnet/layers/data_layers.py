@@ -37,12 +37,18 @@ class Input(DataLayer):
         return [known[top] if top in known else spread[index] for index, top in enumerate(tops)]
 
     def _check(self, stated: Sequence[Shape]) -> None:
-        count = len(self.model.tops)
+        tops = self.model.tops
         self.require(
-            len(stated) in (1, count),
+            bool(stated),
             at="shape",
-            say=f"given {len(stated)} times for {count} tops",
-            help="give it once, or once for each top",
+            say="must be given",
+            help=f"put it here, or say --input-shape {tops[0]}=...",
+        )
+        self.require(
+            len(stated) in (1, len(tops)),
+            at="shape",
+            say=f"{len(stated)} shapes for {len(tops)} tops",
+            help="give one for all tops, or one for each",
         )
         for index, shape in enumerate(stated):
             self.require(

@@ -37,8 +37,8 @@ class Eltwise(Layer):
         self.require(
             coefficients in (0, count),
             at="coeff",
-            say=f"given {coefficients} times for {count} bottoms",
-            help="give it once for each bottom, or not at all",
+            say=f"{count} bottoms need {count} factors, not {coefficients}",
+            help="without any, they are all 1",
         )
         self.require(
             not coefficients or self.params.operation != Operation.PROD,

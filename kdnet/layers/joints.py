@@ -20,7 +20,7 @@ class AlongAxis(Layer):
         self.require(
             not self.params.HasField("axis"),
             at=self.old_name,
-            say="axis says the same; give one of the two",
+            say="the old name of axis; give only one of the two",
         )
         return self.axis(x, getattr(self.params, self.old_name), at=self.old_name)
 
@@ -97,8 +97,8 @@ class Slice(AlongAxis):
         self.require(
             len(points) == tops - 1,
             at="slice_point",
-            say=f"given {len(points)} times for {tops} tops",
-            help="give it once between each two tops, or not at all",
+            say=f"{tops - 1} wanted, one less than tops, not {len(points)}",
+            help="without any, the tops are equal parts",
         )
         self._check_points(points, extent)
 

@@ -120,11 +120,13 @@ class EuclideanLoss(LossLayer):
 
     def check(self, a: Tensor, b: Tensor) -> None:
         """The bottoms have a batch axis and fit."""
+        self.require_shape(a.rank > 0, bottom=0, say="a single number has no batch axis")
         self.require_shape(
-            a.rank > 0 and a.shape[:1] == b.shape[:1] and a.size == b.size,
+            a.shape[:1] == b.shape[:1] and a.size == b.size,
             bottom=1,
-            say=f"shape {b.shape} against {a.shape}",
-            help="both bottoms must have the same shape, with the batch first",
+            say=f'bottom "{self.model.bottoms[1]}" has shape {b.shape}, '
+            f'but "{self.model.bottoms[0]}" has {a.shape}',
+            help="both bottoms must have the same shape",
         )
 
     def emit(self, g: Emitter, a: Tensor, b: Tensor) -> Tensor:

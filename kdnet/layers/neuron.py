@@ -104,7 +104,8 @@ class Power(Layer):
         self.require(
             value is None or np.isfinite(value),
             at="power",
-            say=f"{self.params.shift:g}^{self.params.power:g} (scale is 0) is not a number",
+            say=f"with scale 0 the top is {self.params.shift:g} to the power of "
+            f"{self.params.power:g}, which is no finite number",
         )
 
     def emit(self, g: Emitter, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Broadcast(Layer):
         self.require(
             start + max(count, 0) <= x.rank,
             at="num_axes",
-            say=f"{count} axes from axis {start} of a {x.rank}-axis bottom {x.shape}",
+            say=f"{count} from axis {start} on go past the bottom's shape {x.shape}",
         )
 
     def start(self, x: Tensor, operand: Tensor | None) -> int:

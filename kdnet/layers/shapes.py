@@ -96,13 +96,13 @@ class Reshape(Layer):
         self.require(
             0 <= start <= x.rank,
             at="axis",
-            say=f"axis {axis} of a {x.rank}-axis bottom {x.shape}",
+            say=f"{axis} is outside the bottom's shape {x.shape}",
         )
         end = x.rank if count == -1 else start + count
         self.require(
             count >= -1 and end <= x.rank,
             at="num_axes",
-            say=f"{count} axes from axis {start} of a {x.rank}-axis bottom {x.shape}",
+            say=f"{count} from axis {start} on go past the bottom's shape {x.shape}",
         )
         return start, end
 
