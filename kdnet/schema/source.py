@@ -87,27 +87,27 @@ class SourceMap:
 
         A repeated field named without an index is at its first element.
         """
-        found, node = self.place, self
-        for key in path:
-            child = node.children.get(key)
-            if child is None:
-                return found
-            node = child
-            found = node.place or found
-        first = node.children.get(0)
-        return first.place or found if first is not None else found
+        place, node = self._follow(path)
+        first = node.children.get(0) if node is not None else None
+        return place if first is None else first.place or place
 
     def at(self, prefix: Path) -> SourceMap:
         """The map of the sub-message at ``prefix``; spans keep falling back to what holds it."""
-        node = self
-        for key in prefix:
+        place, node = self._follow(prefix)
+        if node is None:
+            return SourceMap(place)
+        return SourceMap(place, node.children) if node._place is None else node
+
+    def _follow(self, path: Path) -> tuple[Span | None, SourceMap | None]:
+        """The nearest place on the way to ``path``, and the node there if it is recorded."""
+        place, node = self.place, self
+        for key in path:
             child = node.children.get(key)
             if child is None:
-                return SourceMap(self.span(prefix))
+                return place, None
             node = child
-        if node._place is None:
-            return SourceMap(self.span(prefix), node.children)
-        return node
+            place = node.place or place
+        return place, node
 
     def child(self, *path: str | int) -> SourceMap | None:
         """The node recorded at exactly ``path``, or None."""
