@@ -20,6 +20,7 @@ from kdnet.data.importers.idx import (
     IMAGES_MAGIC,
     LABELS_MAGIC,
     find_pair,
+    is_packed,
     open_plain,
     read_idx,
 )
@@ -178,7 +179,7 @@ def _open_file(path: Path, head: bytes, options: Options) -> Images:
             text = f'"{path}" has a train and a test part'
             fail(DataError, "part-needed", text, help=("say --part train or --part test",))
         return read_archive(path, options.part, options)
-    if head in (IMAGES_MAGIC, LABELS_MAGIC) or b"\0" in head:
+    if b"\0" in head or is_packed(path):
         return _unknown([path])
     return read_listed(path, options)
 

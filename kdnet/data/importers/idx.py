@@ -21,12 +21,16 @@ _MAX_ITEM_BYTES = 2**26
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is gzipped."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
 def open_plain(path: Path) -> BinaryIO:
     """A file opened for reading, unpacked on the way where it is gzipped."""
-    file = path.open("rb")
-    packed = file.read(2) == GZIP_MAGIC
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]  # it reads
+    # gzip.open closes the file below it, which a GzipFile around an open file does not.
+    return gzip.open(path) if is_packed(path) else path.open("rb")  # type: ignore[return-value]  # it reads
 
 
 def find_pair(folder: Path, part: str) -> tuple[Path, Path] | None:
