@@ -82,14 +82,13 @@ class BatchNorm(Layer):
     def _by_batch(
         self, g: Emitter, x: Tensor, mean: Tensor, variance: Tensor, factor: Tensor
     ) -> Tensor:
-        axes = [axis for axis in range(x.rank) if axis != 1]
         count = x.size // x.shape[1]
-        batch_mean = g.stop_gradient(g.reduce_mean(x, axes, keepdims=True))
+        batch_mean = _channel_mean(g, g.stop_gradient(x))
         centred = g.sub(x, batch_mean)
-        squares = g.op("ReduceSumSquare", g.stop_gradient(centred), g.ints(*axes), keepdims=1)
-        inverse = g.op("Reciprocal", g.sqrt(g.add(g.mul(squares, 1 / count), self.params.eps)))
+        batch_variance = _channel_mean(g, g.square(g.stop_gradient(centred)))
+        inverse = g.op("Reciprocal", g.sqrt(g.add(batch_variance, self.params.eps)))
         self._accumulate(g, mean, batch_mean, 1.0)
-        self._accumulate(g, variance, squares, 1.0 / max(count - 1, 1))
+        self._accumulate(g, variance, batch_variance, count / max(count - 1, 1))
         kept = self.params.moving_average_fraction
         self.update(factor, g.add(g.mul(factor, kept), 1.0))
         return g.op("Mul", centred, inverse, rule="Standardize")
@@ -97,3 +96,9 @@ class BatchNorm(Layer):
     def _accumulate(self, g: Emitter, blob: Tensor, batch: Tensor, share: float) -> None:
         kept = g.mul(blob, self.params.moving_average_fraction)
         self.update(blob, g.add(kept, g.mul(g.reshape(batch, blob.shape), share)))
+
+
+def _channel_mean(g: Emitter, x: Tensor) -> Tensor:
+    """The mean over all axes but 1; ONNX Runtime is slow where leading and trailing go at once."""
+    rows = g.reduce_mean(x, range(2, x.rank), keepdims=True)
+    return g.reduce_mean(rows, [0], keepdims=True)
