@@ -1,0 +1,66 @@
+"""Which of several exact lowerings a gradient rule emits.
+
+Pure functions of the provider and the shapes. All lowerings of one gradient are equal up to
+rounding. The choices for the CPU follow measurements of ONNX Runtime (``bench/``), those for CUDA
+count the bytes that are copied. Conv's shapes: x (N, C, X...), dy (N, O, Y...), G groups.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from kdnet.autodiff.windows import Window
+
+CUDA = "cuda"
+Shape = tuple[int, ...]
+
+# From this many elements of dw on, one dw for each item costs more than bringing items together.
+MANY_WEIGHTS = 1 << 15
+
+
+def conv_input_gradient(provider: str, window: Window, channels: int, groups: int) -> str:
+    """``transposed`` (a ConvTranspose) or ``flipped`` (a Conv with the weight reversed).
+
+    A ConvTranspose multiplies matrices and then adds up on one thread; a Conv at stride 1 adds
+    nothing up, but has more to multiply where the output is smaller than the input.
+    """
+    same = window.size == window.out and set(window.strides) == {1}
+    wide = channels >= 16 and groups == 1
+    return "flipped" if provider != CUDA and same and wide else "transposed"
+
+
+def conv_weight_gradient(provider: str, window: Window, x: Shape, dy: Shape, groups: int) -> str:
+    """``columns``, ``rows`` or ``shifts``, each also with ``-folded``: see Conv's rule."""
+    c, o = x[1] // groups, dy[1] // groups
+    positions = prod(window.out)
+    if provider == CUDA:
+        return f"{_fewest_copies(window, c, o)}-folded"
+    if c <= 2:
+        return "columns"
+    weights = c * o * prod(window.kernel)
+    if weights >= MANY_WEIGHTS and weights > 2 * (c + o) * positions:
+        return "rows-folded"
+    rows_reached = window.reach[0] / window.out[0]
+    if window.strides[0] == 1 and c >= 16 and rows_reached <= 1.3:
+        return "shifts"
+    return "rows"
+
+
+def _fewest_copies(window: Window, c: int, o: int) -> str:
+    first, rest = window.kernel[0], prod(window.kernel[1:])
+    if window.strides[0] == 1 and rest * c + first * o < first * rest * c:
+        return "shifts"
+    return "columns"
+
+
+def max_pool_gradient(window: Window) -> str:
+    """``tiles`` where the windows cover the input exactly once, else ``separable``."""
+    return "tiles" if window.tiles else "separable"
+
+
+def average_pool_gradient(provider: str, window: Window) -> str:
+    """``tiles``, ``pooled`` (an average pooling of dy with zeros between) or ``spread``."""
+    if window.tiles:
+        return "tiles"
+    dense = window.span == window.kernel
+    return "pooled" if dense and provider != CUDA else "spread"
