@@ -106,6 +106,14 @@ def test_a_colour_jpeg_is_grey_by_its_own_luma():
     assert decode(data).shape == decode(data, 3).shape == (3, 16, 24)
 
 
+def test_a_colour_png_is_grey_by_libpng_s_weights():
+    colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9], [255, 255, 255], [200, 100, 50]]
+    file = io.BytesIO()
+    Image.fromarray(np.array([colours], np.uint8)).save(file, "PNG")
+    # What cv2.imread(file, IMREAD_GRAYSCALE) of OpenCV 4.14 makes of it.
+    assert decode(file.getvalue(), 1).tolist() == [[[76, 149, 29, 9, 255, 124]]]
+
+
 def test_a_printer_s_jpeg_is_read_as_colour():
     assert decode(encoded("CMYK", "JPEG")).shape == (3, 16, 24)
 

@@ -155,7 +155,7 @@ def _obtain(
 def _from_network(url: str) -> Iterator[bytes]:
     try:
         # The addresses are this module's constants, so no other scheme can be opened.
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310  # constant https
             while chunk := reply.read(_CHUNK_BYTES):
                 yield chunk
     except (OSError, http.client.HTTPException) as error:

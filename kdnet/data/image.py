@@ -35,7 +35,9 @@ def decode(data: bytes, channels: int | None = None) -> Pixels:
     Raises:
         ValueError: The bytes are no such image, are cut short, or hold more than 8 bits a channel.
 
-    EXIF orientation is ignored, as in the OpenCV 2 that Caffe was written for.
+    EXIF orientation is ignored, as in the OpenCV 2 that Caffe was written for. A JPEG's colours
+    are those of libjpeg-turbo; a Caffe linked with another JPEG library differs where they change
+    sharply.
     """
     from PIL import Image
 
@@ -49,7 +51,11 @@ def decode(data: bytes, channels: int | None = None) -> Pixels:
                 # Lets the JPEG decoder hand out its luma, as OpenCV does, rather than converting.
                 image.draft("L", image.size)
             plain = image.convert("RGBA") if _has_clear_colours(image) else image
-            pixels = np.asarray(plain.convert(_mode(plain.mode, channels)))
+            mode = _mode(plain.mode, channels)
+            if mode == "L" and image.format == "PNG" and plain.mode in ("RGB", "RGBA", "P"):
+                pixels = _png_grey(np.asarray(plain.convert("RGB")))
+            else:
+                pixels = np.asarray(plain.convert(mode))
     except Exception as error:
         # Pillow's plugins raise nearly anything for a damaged file.
         raise ValueError(f"cannot be decoded as an image: {error}") from None
@@ -85,6 +91,12 @@ def _mode(mode: str, channels: int | None) -> str:
     if channels is None:
         return _UNCHANGED.get(mode, "RGB")
     return "L" if channels == 1 else "RGB"
+
+
+def _png_grey(colours: Pixels) -> Pixels:
+    """Grey as libpng makes it for OpenCV: 0.299 R + 0.587 G + 0.114 B, rounded down."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), 2, 0)
+    return ((red * 9797 + green * 19234 + blue * 3737) >> 15).astype(np.uint8)
 
 
 def _blue_first(pixels: Pixels) -> Pixels:

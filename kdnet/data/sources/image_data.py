@@ -38,7 +38,7 @@ class ImageData(ImageSource):
         is_color, shape; shuffle orders each pass anew; rand_skip r starts at a random line
         below r.
     Differs from Caffe: images of several shapes are refused, even where a crop would make them
-        equal; JPEG decoding and resizing are Pillow's and ours, within a grey level of OpenCV's.
+        equal; resizing is OpenCV's to within one grey level.
     Faults: missing-data-source, bad-image-list, missing-image, corrupt-image, record-shape,
         resize-one-side, skip-too-large, item-shape.
     """
