@@ -367,3 +367,25 @@ def test_encoded_records_are_forced_to_colour_or_grey(tmp_path: Path):
         with open_source(layer_of(text, tmp_path), seed=0) as source:
             images = source.batch(0)[0]
         np.testing.assert_array_equal(images, np.repeat(wanted, channels, axis=1))
+
+
+@pytest.mark.parametrize("text", [LMDB, HDF5, IMAGES], ids=["lmdb", "h5py", "PIL.Image"])
+def test_a_package_that_is_not_installed_is_named(text, tmp_path, monkeypatch, request):
+    name = request.node.callspec.id
+    database()(tmp_path)
+    write_images(tmp_path)
+    if name == "h5py":
+        write_hdf5(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DataError) as caught:
+        open_source(layer_of(text, tmp_path), seed=0)
+    (found,) = caught.value.diagnostics
+    assert found.code == "missing-package"
+    assert f'these data need the package "{name}"' in found.message
+    assert found.help == (f"pip install {'Pillow' if name == 'PIL.Image' else name}",)
+
+
+def test_nothing_is_imported_that_the_data_do_not_need():
+    code = "import sys, kdnet.data as data; data.source_types(); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"lmdb", "h5py", "PIL", "rich"} & set(ran.stdout.split())

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from kdnet.data.packages import package
 from kdnet.errors import DataError, fail
 
 DATA_FILE = "data.mdb"
@@ -71,8 +72,7 @@ class _Environments:
         self._open: dict[str, list[Any]] = {}
 
     def open(self, path: Path) -> Any:
-        import lmdb
-
+        lmdb = package("lmdb")
         key = os.path.realpath(path)
         with self._lock:
             if key not in self._open:
@@ -118,8 +118,7 @@ def _check_size(path: Path, environment: Any) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    import lmdb
-
+    lmdb = package("lmdb")
     try:
         yield
     except lmdb.InvalidError:

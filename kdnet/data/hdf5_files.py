@@ -11,6 +11,7 @@ import numpy as np
 
 from kdnet.data.cache import Rows
 from kdnet.data.datum import Shape
+from kdnet.data.packages import package
 from kdnet.data.paths import find, suggest
 from kdnet.errors import DataError, Span, did_you_mean, fail
 from kdnet.weights.model import Array
@@ -89,8 +90,7 @@ class Hdf5Files:
             _bad(path, str(error))
 
     def _file(self, path: Path) -> Any:
-        import h5py
-
+        h5py = package("h5py")
         if self._open is None or self._open[0] != path:
             self.close()
             self._open = (path, h5py.File(path, "r"))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kdnet.data.packages import package
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -39,23 +41,12 @@ def decode(data: bytes, channels: int | None = None) -> Pixels:
     are those of libjpeg-turbo; a Caffe linked with another JPEG library differs where they change
     sharply.
     """
-    from PIL import Image
-
+    pillow = package("PIL.Image", "Pillow")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with pillow.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it claims {image.width} x {image.height} pixels")
-            if image.mode in _WIDE:
-                raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
-            if channels == 1:
-                # Lets the JPEG decoder hand out its luma, as OpenCV does, rather than converting.
-                image.draft("L", image.size)
-            plain = image.convert("RGBA") if _has_clear_colours(image) else image
-            mode = _mode(plain.mode, channels)
-            if mode == "L" and image.format == "PNG" and plain.mode in ("RGB", "RGBA", "P"):
-                pixels = _png_grey(np.asarray(plain.convert("RGB")))
-            else:
-                pixels = np.asarray(plain.convert(mode))
+            pixels = _decoded(image, channels)
     except Exception as error:
         # Pillow's plugins raise nearly anything for a damaged file.
         raise ValueError(f"cannot be decoded as an image: {error}") from None
@@ -83,6 +74,20 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     return ((mixed + 2) >> 2).astype(np.uint8)
 
 
+def _decoded(image: Image.Image, channels: int | None) -> Pixels:
+    """Pixels (H, W) or (H, W, C), red first."""
+    if image.mode in _WIDE:
+        raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
+    if channels == 1:
+        # Lets the JPEG decoder hand out its luma, as OpenCV does, rather than converting.
+        image.draft("L", image.size)
+    plain = image.convert("RGBA") if _has_clear_colours(image) else image
+    mode = _mode(plain.mode, channels)
+    if mode == "L" and image.format == "PNG" and plain.mode in ("RGB", "RGBA", "P"):
+        return _png_grey(np.asarray(plain.convert("RGB")))
+    return np.asarray(plain.convert(mode))
+
+
 def _has_clear_colours(image: Image.Image) -> bool:
     return image.mode == "P" and "transparency" in image.info
 
@@ -96,7 +101,8 @@ def _mode(mode: str, channels: int | None) -> str:
 def _png_grey(colours: Pixels) -> Pixels:
     """Grey as libpng makes it for OpenCV: 0.299 R + 0.587 G + 0.114 B, rounded down."""
     red, green, blue = np.moveaxis(colours.astype(np.int32), 2, 0)
-    return ((red * 9797 + green * 19234 + blue * 3737) >> 15).astype(np.uint8)
+    grey: Pixels = ((red * 9797 + green * 19234 + blue * 3737) >> 15).astype(np.uint8)
+    return grey
 
 
 def _blue_first(pixels: Pixels) -> Pixels:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnet.data.database import DATA_FILE, Record
+from kdnet.data.packages import package
 from kdnet.errors import DataError, fail
 
 _OWN_FILES = {DATA_FILE, "lock.mdb"}
@@ -54,8 +55,7 @@ def write_database(target: Path, records: Iterable[Record], *, force: bool = Fal
     Raises:
         DataError: as :func:`check_target`; cannot-write for a full disk and the like.
     """
-    import lmdb
-
+    lmdb = package("lmdb")
     check_target(target, force=force)
     token = secrets.token_hex(4)
     made = target.with_name(f".{target.name}-{token}.new")
@@ -72,8 +72,7 @@ def write_database(target: Path, records: Iterable[Record], *, force: bool = Fal
 
 
 def _fill(folder: Path, records: Iterable[Record]) -> int:
-    import lmdb
-
+    lmdb = package("lmdb")
     size_bytes = _FIRST_MAP_BYTES
     count = 0
     # Flushed once at the end: until the rename nobody relies on the file.
@@ -89,8 +88,7 @@ def _fill(folder: Path, records: Iterable[Record]) -> int:
 
 def _put(environment: Any, rows: list[Record]) -> bool:
     """Commit ``rows`` in one transaction; False when the map is too small for them."""
-    import lmdb
-
+    lmdb = package("lmdb")
     try:
         with environment.begin(write=True) as transaction:
             for key, value in rows:
