@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -132,11 +131,6 @@ class SourceMap:
     def sequence(nodes: list[SourceMap]) -> SourceMap:
         """The map of a repeated field with these elements."""
         return SourceMap(None, dict(enumerate(nodes)))
-
-    def elements(self, name: str, count: int) -> Iterator[SourceMap]:
-        """One node for each of the ``count`` elements of the repeated field ``name``."""
-        for index in range(count):
-            yield self.at((name, index))
 
 
 _NOTHING = SourceMap()
