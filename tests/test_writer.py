@@ -12,33 +12,7 @@ from kdnet.schema import read_text, write_text
 
 GOLDEN = Path(__file__).parent / "golden"
 
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(messages())
-def test_reads_back_as_the_same_message(message):
-    text = write_text(message)
-    assert read_text(text, "net.prototxt", type(message)).message == message
-    assert text_format.Parse(text, type(message)()) == message
-    assert write_text(read_text(text, "again", type(message)).message) == text
-
-
-def test_looks_like_what_people_write():
-    layer = pb.LayerParameter()
-    layer.convolution_param.num_output = 20
-    layer.convolution_param.kernel_size.extend([3, 5])
-    layer.convolution_param.weight_filler.std = 0.1
-    layer.param.add(lr_mult=0)
-    layer.bottom.append("data")
-    layer.top.append("conv")
-    layer.loss_weight.append(0.5)
-    layer.type = "Convolution"
-    layer.name = "conv"
-    layer.phase = pb.TEST
-    layer.propagate_down.append(False)
-    layer.include.add()
-    layer.reshape_param.shape.dim.extend([0, -1])
-    assert write_text(pb.NetParameter(name="n", layer=[layer])) == (
-        """\
+CANONICAL = """\
 name: "n"
 layer {
   name: "conv"
@@ -65,7 +39,33 @@ layer {
   }
 }
 """
-    )
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(messages())
+def test_reads_back_as_the_same_message(message):
+    text = write_text(message)
+    assert read_text(text, "net.prototxt", type(message)).message == message
+    assert text_format.Parse(text, type(message)()) == message
+    assert write_text(read_text(text, "again", type(message)).message) == text
+
+
+def test_looks_like_what_people_write():
+    layer = pb.LayerParameter()
+    layer.convolution_param.num_output = 20
+    layer.convolution_param.kernel_size.extend([3, 5])
+    layer.convolution_param.weight_filler.std = 0.1
+    layer.param.add(lr_mult=0)
+    layer.bottom.append("data")
+    layer.top.append("conv")
+    layer.loss_weight.append(0.5)
+    layer.type = "Convolution"
+    layer.name = "conv"
+    layer.phase = pb.TEST
+    layer.propagate_down.append(False)
+    layer.include.add()
+    layer.reshape_param.shape.dim.extend([0, -1])
+    assert write_text(pb.NetParameter(name="n", layer=[layer])) == CANONICAL
 
 
 def test_a_solver_starts_with_its_net():
