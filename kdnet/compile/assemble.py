@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdnet.compile.forward import Forward
 from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, StateSlot
-from kdnet.graph import Tensor, outside, to_model
+from kdnet.graph import Emitter, Tensor, outside, to_model
 
 Pair = tuple[Tensor, Tensor]
 
@@ -19,16 +19,36 @@ def next_name(tensor: Tensor) -> str:
 
 def loss_outputs(forward: Forward) -> dict[str, Tensor]:
     """The total loss Σ loss_weight · Σ top, if the net has one, and each reported blob."""
+    outputs: dict[str, Tensor] = {}
+    if forward.losses:
+        outputs[LOSS] = _total(forward)
+    for report in forward.reports():
+        source = str(report.span or forward.source)
+        blob = forward.blobs[report.blob]
+        outputs[report.output] = _own(forward.g, blob, report.output, source, outputs.values())
+    return outputs
+
+
+def _total(forward: Forward) -> Tensor:
     g = forward.g
-    outputs = {r.output: forward.blobs[r.blob] for r in forward.reports()}
-    with g.scope("total"):
-        parts = [g.mul(g.sum_all(top), weight) for top, weight in forward.losses]
-        if not parts:
-            return outputs
-        total = parts[0]
+    parts = []
+    for loss in forward.losses:
+        with g.scope("total", str(loss.layer.position or "")):
+            parts.append(g.mul(g.sum_all(loss.top), loss.weight))
+    total = parts[0]
+    with g.scope("total", forward.source):
         for part in parts[1:]:
             total = g.add(total, part)
-    return {LOSS: total, **outputs}
+    return total
+
+
+def _own(g: Emitter, tensor: Tensor, label: str, source: str, taken: Iterable[Tensor]) -> Tensor:
+    """The tensor, or a copy where it is an input or an output already and so has a name."""
+    made = any(tensor in op.outputs for op in g.ops)
+    if made and tensor not in taken:
+        return tensor
+    with g.scope(label, source):
+        return g.op("Identity", tensor)
 
 
 @dataclass
@@ -93,4 +113,5 @@ def assemble(
         labels=tuple(check for check in trace.labels if check.tensor in found.data),
         has_rate=bool(found.rate),
         has_loss=LOSS in outputs,
+        loss_span=next((loss.layer.position for loss in forward.losses), None),
     )

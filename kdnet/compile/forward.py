@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kdnet.compile.program import Report
 from kdnet.compile.weights import Blob, WeightTable
@@ -12,6 +12,15 @@ from kdnet.graph import Emitter, Tensor
 from kdnet.layers import Layer, Trace, layer_class
 from kdnet.layers.base import ANY, Arity
 from kdnet.net import LayerModel, NetModel
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A top with a loss weight, and the layer that makes it."""
+
+    top: Tensor
+    weight: float
+    layer: LayerModel
 
 
 @dataclass
@@ -23,8 +32,13 @@ class Forward:
     trace: Trace
     table: WeightTable
     blobs: dict[str, Tensor] = field(default_factory=dict)
-    losses: list[tuple[Tensor, float]] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     makers: dict[str, tuple[LayerModel, float]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """Where the net begins: the source of nodes that belong to no layer."""
+        return str(self.net.source.span(()) or "")
 
     @property
     def weights(self) -> Mapping[Tensor, Blob]:
@@ -73,6 +87,7 @@ def trace_forward(
 
 
 def _emit_layer(forward: Forward, model: LayerModel) -> None:
+    model = _with_automatic_top(model)
     layer = layer_class(model)(model, forward.trace)
     _check_arity(layer, "bottom", model.bottoms, layer.bottoms)
     _check_arity(layer, "top", model.tops, layer.tops)
@@ -92,6 +107,13 @@ def _emit_layer(forward: Forward, model: LayerModel) -> None:
     _bind_tops(forward, layer, tops)
 
 
+def _with_automatic_top(model: LayerModel) -> LayerModel:
+    """A loss whose top the prototxt leaves unnamed gets one, which nobody can read or see."""
+    if model.tops or not layer_class(model).is_loss:
+        return model
+    return replace(model, tops=(f"{model.name} (automatic)",))
+
+
 def _held(g: Emitter, model: LayerModel, index: int, bottom: Tensor) -> Tensor:
     """The bottom, cut off from gradients where ``propagate_down: false`` says so."""
     given = model.message.propagate_down
@@ -107,12 +129,11 @@ def _bind_tops(forward: Forward, layer: Layer, tops: tuple[Tensor, ...]) -> None
     if not weights and layer.is_loss:
         weights = [1.0]
     weights += [0.0] * (len(tops) - len(weights))
-    # Caffe gives an unnamed loss top a name of its own; zip drops tops that have no name.
-    for name, top, weight in zip(model.tops, tops, weights, strict=False):
+    for name, top, weight in zip(model.tops, tops, weights, strict=True):
         forward.blobs[name] = top
         forward.makers[name] = (model, weight)
         if weight:
-            forward.losses.append((top, weight))
+            forward.losses.append(Loss(top, weight, model))
 
 
 def _check_arity(layer: Layer, word: str, names: tuple[str, ...], arity: Arity) -> None:

@@ -22,7 +22,8 @@ class WeightSlot:
     """A weight blob of the net: where it belongs, how it starts, how it is trained.
 
     ``role`` is "trained" (a solver updates it), "state" (its layer does) or "frozen" (nobody).
-    ``users`` are the (layer, blob index) pairs that share it by name, the owner first.
+    ``users`` are the (layer, blob index) pairs that share it by name, the owner first, and
+    ``user_shapes`` the shape in which each of them sees it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class WeightSlot:
     role: str
     span: Span | None
     users: tuple[tuple[str, int], ...]
+    user_shapes: tuple[Shape, ...]
 
     @property
     def needs_file(self) -> bool:
@@ -79,7 +81,8 @@ class Program:
 
     Inputs are ``data`` (fed from sources), ``noise``, ``reads`` (values bound and left alone),
     ``state`` (bound, and replaced by their following value) and scalars (``scalar/...``).
-    ``frozen`` weights are declared in the model and handed to the session.
+    ``frozen`` weights are declared in the model and handed to the session. ``loss_span`` is where
+    the first loss stands.
     """
 
     model: onnx.ModelProto
@@ -92,3 +95,4 @@ class Program:
     labels: tuple[LabelCheck, ...] = ()
     has_rate: bool = False
     has_loss: bool = False
+    loss_span: Span | None = None

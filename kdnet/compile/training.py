@@ -63,7 +63,7 @@ def compile_training(
         pairs, histories = _emit_update(forward, solver, slopes)
         main = assemble("step", forward, losses, [*pairs, *statistics], frozen)
         return Training(net, weights, histories, iter_size, main)
-    held, sums = _emit_accumulators(forward.g, slopes)
+    held, sums = _emit_accumulators(forward, slopes)
     main = assemble("gradient", forward, losses, [*sums, *statistics], frozen)
     pairs, histories = _emit_update(forward, solver, held)
     update = assemble("update", forward, {}, pairs, frozen)
@@ -75,25 +75,31 @@ def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
     """The loss's gradient by weight, for the weights that are trained."""
     g = forward.g
     wanted = [tensor for tensor, blob in forward.weights.items() if blob.lr_mult != 0]
-    with g.scope("grad/loss"):
-        seeds = [(top, g.expand(g.constant(weight), top.shape)) for top, weight in forward.losses]
-    found = gradients(g, seeds, wanted)
+    seeds = []
+    for loss in forward.losses:
+        with g.scope("grad/loss", str(loss.layer.position or "")):
+            seeds.append((loss.top, g.expand(g.constant(loss.weight), loss.top.shape)))
+    with g.scope("grad", forward.source):
+        found = gradients(g, seeds, wanted)
     if not found:
-        reason = "no loss depends on a weight whose" if forward.losses else "it has no loss, or no"
-        text = f'net "{forward.net.name}" has nothing to train: {reason} lr_mult is above 0'
+        without = "no loss depends on a weight whose lr_mult is not 0"
+        reason = without if forward.losses else "it has no loss"
+        text = f'net "{forward.net.name}" has nothing to train: {reason}'
         fail(LayerError, "nothing-to-train", text, span=forward.net.source.span(()))
     return {tensor: found[tensor] for tensor in wanted if tensor in found}
 
 
 def _emit_accumulators(
-    g: Emitter, slopes: Mapping[Tensor, Tensor]
+    forward: Forward, slopes: Mapping[Tensor, Tensor]
 ) -> tuple[dict[Tensor, Tensor], list[Pair]]:
     """Accumulator inputs by weight, and each with its sum."""
+    g = forward.g
     held: dict[Tensor, Tensor] = {}
     pairs: list[Pair] = []
     for weight, slope in slopes.items():
         held[weight] = g.input(f"accumulated/{weight.name}", weight.shape)
-        with g.scope(held[weight].name):
+        source = str(forward.weights[weight].layer.position or "")
+        with g.scope(held[weight].name, source):
             pairs.append((held[weight], g.add(held[weight], slope)))
     return held, pairs
 
@@ -111,7 +117,7 @@ def _emit_update(
         for transform in chain
         for slot in transform.slots
     }
-    with g.scope("update"):
+    with g.scope("update", str(solver.source.span(()) or forward.source)):
         weights, following = apply_chain(g, chain, leaves, list(slopes.values()), rate, past)
     pairs = [(leaf.weight, new) for leaf, new in zip(leaves, weights, strict=True)]
     histories = {}

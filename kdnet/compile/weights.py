@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+import numpy as np
+
 from kdnet.compile.program import WeightSlot
 from kdnet.errors import Diagnostic, LayerError, Note, Span
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers import Layer, Weight
 from kdnet.net import LayerModel
+
+# Caffe's limit on the values of one blob.
+MAX_VALUES = int(np.iinfo(np.int32).max)
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Blob:
     decay_mult: float
     given: set[str]
     span: Span | None
-    users: list[tuple[str, int]] = field(default_factory=list)
+    users: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
 
 
 class WeightTable:
@@ -34,19 +39,38 @@ class WeightTable:
     def __init__(self) -> None:
         self.blobs: dict[Tensor, Blob] = {}
         self._by_name: dict[str, Blob] = {}
+        self._layers: dict[str, LayerModel] = {}
 
     def declare(self, g: Emitter, layer: Layer, weights: list[Weight]) -> list[Tensor]:
         """The tensors of a layer's weights, in order.
 
         Raises:
-            LayerError: too-many-params, shared-shape-mismatch, shared-multiplier-mismatch.
+            LayerError: too-many-params, duplicate-layer-name, blob-too-large,
+                shared-shape-mismatch, shared-multiplier-mismatch.
         """
         model = layer.model
+        if weights:
+            self._check_name(layer)
         extra = len(model.message.param)
         if extra > len(weights):
             span = model.source.span(("param", len(weights)))
             layer.fail("too-many-params", f"{extra} param for {len(weights)} weight blobs", span)
+        for index, weight in enumerate(weights):
+            if prod(weight.shape) > MAX_VALUES:
+                text = f"weight {index} of shape {weight.shape} has more than {MAX_VALUES} values"
+                layer.fail("blob-too-large", text, model.position)
         return [self._declare(g, model, index, weight) for index, weight in enumerate(weights)]
+
+    def _check_name(self, layer: Layer) -> None:
+        """Weight files know layers by name, so no two layers with weights may share one."""
+        model = layer.model
+        first = self._layers.setdefault(model.name, model)
+        if first is not model:
+            text = f'another layer with weights is called "{model.name}" too'
+            note = Note("that one is here", first.source.span(("name",)))
+            hint = ("give each a name of its own; weights are shared by the name in param",)
+            span = model.source.span(("name",))
+            raise LayerError(Diagnostic("duplicate-layer-name", text, span, (note,), hint))
 
     def _declare(self, g: Emitter, model: LayerModel, index: int, weight: Weight) -> Tensor:
         shared = model.param(index).name
@@ -63,7 +87,7 @@ class WeightTable:
             0.0 if weight.state else param.decay_mult,
             set(param.given),
             model.source.span(("param", index)) or model.position,
-            [(model.name, index)],
+            {(model.name, index): weight.shape},
         )
         self.blobs[tensor] = blob
         if shared:
@@ -84,7 +108,7 @@ class WeightTable:
             self._conflict("shared-shape-mismatch", text, model, index, blob)
         for field_name in ("lr_mult", "decay_mult"):
             self._join_multiplier(field_name, model, index, blob)
-        blob.users.append((model.name, index))
+        blob.users[model.name, index] = weight.shape
         return g.reshape(blob.tensor, weight.shape)
 
     def _join_multiplier(self, field_name: str, model: LayerModel, index: int, blob: Blob) -> None:
@@ -124,6 +148,7 @@ def weight_slots(
             "trained" if tensor in trained else "state" if tensor in updated else "frozen",
             blob.span,
             tuple(blob.users),
+            tuple(blob.users.values()),
         )
         for tensor, blob in blobs.items()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +90,17 @@ def _read_named(solver: SolverModel, named: str, span: Span | None) -> Located[p
 
 
 def names_net(solver_path: Path, net_path: Path) -> bool:
-    """Whether a solver file names this net; an unreadable file does not."""
+    """Whether a solver file names this net.
+
+    Raises:
+        SchemaError: the file has faults, but its text names the net: to pass it over would train
+            with other settings than those that were written down.
+    """
     try:
         solver = load_solver(str(solver_path))
     except SchemaError:
+        if _mentions(solver_path, net_path.name):
+            raise
         return False
     named = [solver.message.net, solver.message.train_net]
     return any(
@@ -101,11 +109,20 @@ def names_net(solver_path: Path, net_path: Path) -> bool:
     )
 
 
+def _mentions(path: Path, name: str) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return re.search(rf"[\"'/]{re.escape(name)}[\"']", text) is not None
+
+
 def solver_beside(net_path: str) -> str | None:
     """The solver that belongs to a net file: ``<stem>_solver.prototxt``, else the one naming it.
 
     Raises:
         NetError: ambiguous-solver, when two files of the folder name the net.
+        SchemaError: the faults of a file that names the net and cannot be read.
     """
     net = Path(net_path)
     own = net.with_name(f"{net.stem}_solver.prototxt")
@@ -114,7 +131,7 @@ def solver_beside(net_path: str) -> str | None:
     candidates = sorted(
         path
         for path in net.parent.glob("*solver*.prototxt")
-        if path != net and names_net(path, net)
+        if path != net and path.is_file() and names_net(path, net)
     )
     if len(candidates) > 1:
         listed = ", ".join(f'"{path}"' for path in candidates)

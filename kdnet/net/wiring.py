@@ -45,7 +45,8 @@ def _layer(layer: pb.LayerParameter, source: SourceMap, net_phase: int) -> Layer
 
 def _check_counts(layer: pb.LayerParameter, source: SourceMap, faults: Faults) -> None:
     weights, tops = len(layer.loss_weight), len(layer.top)
-    if weights not in (0, tops):
+    # A loss may leave its top unnamed and still weigh it.
+    if weights not in (0, max(1, tops)):
         text = f'layer "{layer.name}": loss_weight is given {weights} times for {tops} tops'
         hint = ("give it once for each top, or not at all",)
         at = source.span(("loss_weight", 0))

@@ -11,22 +11,23 @@ from kdnet.compile import WeightSlot
 from kdnet.weights import Audit, Target, WeightFile, assign, fill
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
 
 
 def targets_of(slots: Iterable[WeightSlot]) -> list[Target]:
     """One target a layer; a layer that shares weights is a target of its own, as in Caffe."""
-    layers: dict[str, dict[int, WeightSlot]] = {}
+    layers: dict[str, dict[int, tuple[WeightSlot, Shape]]] = {}
     for slot in slots:
-        for layer, index in slot.users:
-            layers.setdefault(layer, {})[index] = slot
+        for (layer, index), shape in zip(slot.users, slot.user_shapes, strict=True):
+            layers.setdefault(layer, {})[index] = (slot, shape)
     return [_target(name, [blobs[i] for i in sorted(blobs)]) for name, blobs in layers.items()]
 
 
-def _target(name: str, slots: Sequence[WeightSlot]) -> Target:
+def _target(name: str, blobs: Sequence[tuple[WeightSlot, Shape]]) -> Target:
+    slots = [slot for slot, _ in blobs]
     frozen = all(slot.role == "frozen" and slot.lr_mult == 0 for slot in slots)
     needs_file = frozen and any(slot.needs_file for slot in slots)
-    shapes = tuple(slot.shape for slot in slots)
-    return Target(name, shapes, frozen, needs_file, slots[0].span)
+    return Target(name, tuple(shape for _, shape in blobs), frozen, needs_file, slots[0].span)
 
 
 def initial_values(

@@ -58,8 +58,8 @@ def layers_of(
     blobs: dict[str, dict[int, Array]] = {}
     kept: set[str] = set()
     for slot in slots:
-        for layer, index in slot.users:
-            blobs.setdefault(layer, {})[index] = value[slot.name]
+        for (layer, index), shape in zip(slot.users, slot.user_shapes, strict=True):
+            blobs.setdefault(layer, {})[index] = value[slot.name].reshape(shape)
             if full or slot.role != "frozen":
                 kept.add(layer)
     return [
