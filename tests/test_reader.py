@@ -126,7 +126,7 @@ def test_unreadable_file(tmp_path):
 def test_huge_file(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_bytes(b" " * (LARGEST_TEXT_BYTES + 1))
-    assert "is larger than 64 MiB [file-too-large]" in file_fault(path)
+    assert "is larger than 16 MiB [file-too-large]" in file_fault(path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from kdnet.schema.upgrade import upgrade_net, upgrade_solver
 M = TypeVar("M", bound=Message)
 
 # Ten thousand layers take 4 MB; what is larger was not written by hand.
-LARGEST_TEXT_BYTES = 64 << 20
+LARGEST_TEXT_BYTES = 16 << 20
 _HEAD_BYTES = 4096
 
 
