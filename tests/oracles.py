@@ -105,3 +105,77 @@ def lrn_across(x: Array, size: int, alpha: float, beta: float, k: float) -> Arra
     squares = np.pad(x * x, [(0, 0), (half, size - 1 - half)] + [(0, 0)] * (x.ndim - 2))
     total = sum(squares[:, i : i + x.shape[1]] for i in range(size))
     return x / (k + alpha / size * total) ** beta
+
+
+def lrn_within(x: Array, size: int, alpha: float, beta: float) -> Array:
+    """x / (1 + α/size² · Σ x² over the size × size places around)^β."""
+    half = size // 2
+    squares = np.pad(x * x, [(0, 0), (0, 0), (half, half), (half, half)])
+    rows, columns = x.shape[2:]
+    total = sum(
+        squares[:, :, i : i + rows, j : j + columns] for i in range(size) for j in range(size)
+    )
+    return x / (1 + alpha / size**2 * total) ** beta
+
+
+def convolution(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Sequence[int] = (1,),
+    pad: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    group: int = 1,
+) -> Array:
+    """Caffe's Convolution; a single number holds for every spatial axis."""
+    axes = w.ndim - 2
+    strides, pads, dilations = (
+        list(given) * (axes // len(given)) for given in (stride, pad, dilation)
+    )
+    return conv(x, w, b, strides=strides, dilations=dilations, pads=pads * 2, group=group)
+
+
+def _pooled_size(size: int, kernel: int, stride: int, pad: int, ceil: bool, clip: bool) -> int:
+    """Caffe's size of the output along one axis."""
+    steps = (size + 2 * pad - kernel) / stride
+    count = int(np.ceil(steps) if ceil else np.floor(steps)) + 1
+    return count - 1 if clip and (count - 1) * stride >= size + pad else count
+
+
+def pooling(
+    x: Array,
+    kernel: Sequence[int],
+    *,
+    stride: Sequence[int] = (1, 1),
+    pad: Sequence[int] = (0, 0),
+    ceil: bool = True,
+    average: bool = False,
+) -> Array:
+    """Caffe's Pooling, window by window."""
+    size = x.shape[2:]
+    count = [
+        _pooled_size(*each, ceil, any(pad)) for each in zip(size, kernel, stride, pad, strict=True)
+    ]
+    y = np.zeros((*x.shape[:2], *count))
+    for place in np.ndindex(*count):
+        start = [o * s - p for o, s, p in zip(place, stride, pad, strict=True)]
+        end = [min(a + k, n + p) for a, k, n, p in zip(start, kernel, size, pad, strict=True)]
+        cuts = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(start, end, size, strict=True))
+        seen = x[(slice(None), slice(None), *cuts)]
+        whole = (end[0] - start[0]) * (end[1] - start[1])
+        found = seen.sum(axis=(2, 3)) / whole if average else seen.max(axis=(2, 3))
+        y[(slice(None), slice(None), *place)] = found
+    return y
+
+
+def max_places(x: Array, y: Array, kernel: Sequence[int], stride: Sequence[int]) -> Array:
+    """For each maximum, the index in its plane of the first place that holds it."""
+    mask = np.zeros(y.shape)
+    columns = x.shape[3]
+    for n, c, p, q in np.ndindex(*y.shape):
+        row, column = p * stride[0], q * stride[1]
+        seen = x[n, c, row : row + kernel[0], column : column + kernel[1]]
+        i, j = np.argwhere(seen == y[n, c, p, q])[0]
+        mask[n, c, p, q] = (row + i) * columns + column + j
+    return mask

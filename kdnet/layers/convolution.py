@@ -2,85 +2,149 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
+
 from kdnet.graph import Emitter, Tensor
-from kdnet.layers.base import Layer, Weight, layer
-from kdnet.layers.geometry import pair_of
+from kdnet.layers.base import ANY, Layer, Weight, layer
+
+# ONNX Runtime has kernels for one to three spatial axes.
+SPATIAL_AXES = range(1, 4)
 
 
-@layer("Convolution", params="convolution_param")
+@dataclass(frozen=True)
+class Geometry:
+    """A number for each spatial axis, which are the axes after the channels' (``axis``)."""
+
+    axis: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+
+@layer("Convolution", params="convolution_param", bottoms=(1, ANY), tops=(1, ANY))
 class Convolution(Layer):
-    """Correlate each image with a bank of kernels.
+    """Correlate each item with a bank of filters.
 
-        y[n, o, p] = Σ_c Σ_k x[n, c, stride·p + dilation·k − pad] · w[o, c, k] + b[o]
+        y[n, o, p] = b[o] + Σ_{c, k} w[o, c, k] · x[n, c, stride·p + dilation·k − pad]
+
+    With ``group`` G, output channels in the g-th of G parts see the input channels in the g-th.
 
     Shapes:
-        x  (N, C, H, W)        bottom 0
-        w  (O, C/G, KH, KW)    weight 0
-        b  (O)                 weight 1, unless ``bias_term`` is false
-        y  (N, O, OH, OW)      top 0; OH = ⌊(H + 2·pad − dilation·(KH − 1) − 1)/stride⌋ + 1
-    Parameters: num_output O ≥ 1 (required); kernel_size or kernel_h and kernel_w (required);
-        pad (0); stride (1); dilation (1); group G (1); bias_term (true); engine is ignored
+        x_i  (N..., C, X...)  bottom i, all alike; ``axis`` is C's
+        w    (O, C/G, K...)   weight 0
+        b    (O)              weight 1, unless ``bias_term`` is false
+        y_i  (N..., O, Y...)  top i; Y = ⌊(X + 2·pad − dilation·(K − 1) − 1) / stride⌋ + 1
+    Parameters: num_output O ≥ 1 (required); kernel_size K ≥ 1 (required), stride ≥ 1 (1), pad (0)
+        and dilation ≥ 1 (1), each once for all spatial axes or once for each; for two of them
+        also kernel_h and _w, stride_h and _w, pad_h and _w; group G (1), a divisor of C and O;
+        bias_term (true); axis (1); engine and force_nd_im2col change nothing
     Gradient: from the op rules.
-    Differs from Caffe: two spatial axes only; one bottom only.
-    Faults: a missing kernel size, a kernel larger than its padded input, channels or num_output
-        that G does not divide.
-    Source: BVLC/caffe base_conv_layer.
+    Differs from Caffe: there are one to three spatial axes.
+    Faults: num_output or kernel missing; a parameter for the wrong number of axes, or given in
+        two ways; a group that does not divide; an input smaller than the kernel; bottoms that
+        differ; tops and bottoms that differ in number.
+    Source: BVLC/caffe base_conv_layer, conv_layer.
     """
 
-    def check(self, x: Tensor) -> None:
-        """Sizes are there and fit."""
-        p = self.params
-        self.require_shape(x.rank == 4, bottom=0, say=f"takes 4 axes (N, C, H, W), not {x.shape}")
-        self.require(p.axis in (1, -3), at="axis", say="only 1 is supported")
-        self.require(p.num_output > 0, at="num_output", say="must be positive")
-        self.require(
-            x.shape[1] % p.group == 0,
-            at="group",
-            say=f"{p.group} does not divide the bottom's {x.shape[1]} channels",
-        )
-        self.require(
-            p.num_output % p.group == 0,
-            at="num_output",
-            say=f"{p.num_output} is not a multiple of group {p.group}",
-        )
-        kernel, pad, dilation = (
-            self.kernel(),
-            pair_of(self, "pad", 0),
-            pair_of(self, "dilation", 1),
-        )
-        for axis in (0, 1):
-            reach, size = (
-                dilation[axis] * (kernel[axis] - 1) + 1,
-                x.shape[2 + axis] + 2 * pad[axis],
+    def check(self, x: Tensor, *others: Tensor) -> None:
+        """The parameters fit each other and the bottoms, which are alike."""
+        self._check_alike(x, others)
+        self.require(self.params.num_output > 0, at="num_output", say="must be positive")
+        geometry = self.geometry(x)
+        channels = x.shape[geometry.axis]
+        for name, count in (("bottom's channels", channels), ("output", self.params.num_output)):
+            self.require(
+                self.params.group > 0 and count % self.params.group == 0,
+                at="group",
+                say=f"{self.params.group} does not divide the {name}, {count}",
             )
-            self.require_shape(
-                reach <= size,
-                bottom=0,
-                say=f"a kernel that reaches over {reach} places does not fit a padded bottom "
-                f"of {size}, {x.shape}",
-            )
+        space = x.shape[geometry.axis + 1 :]
+        each = zip(space, geometry.kernel, geometry.pads, geometry.dilations, strict=True)
+        fits = all(size + 2 * pad >= step * (k - 1) + 1 for size, k, pad, step in each)
+        text = f"the kernel {geometry.kernel} does not fit into {space}, the space of {x.shape}"
+        self.require_shape(fits, bottom=0, say=text)
 
-    def kernel(self) -> tuple[int, int]:
-        """Height and width of the kernel."""
-        return pair_of(self, "kernel", None)
+    def _check_alike(self, x: Tensor, others: tuple[Tensor, ...]) -> None:
+        bottoms, tops = self.model.bottoms, self.model.tops
+        if len(bottoms) != len(tops):
+            text = f"one top for each bottom wanted: {len(bottoms)} bottoms, {len(tops)} tops"
+            self.fail("top-count", text, self.model.source.span(("top", 0)))
+        for index, other in enumerate(others, start=1):
+            text = f'bottom "{bottoms[index]}" has shape {other.shape}, but "{bottoms[0]}" has'
+            alike = other.shape == x.shape
+            self.require_shape(alike, bottom=index, say=f"{text} {x.shape}")
 
-    def weights(self, x: Tensor) -> list[Weight]:
-        """Kernels and bias."""
-        o = self.params.num_output
-        shape = (o, x.shape[1] // self.params.group, *self.kernel())
+    def geometry(self, x: Tensor) -> Geometry:
+        """The numbers for each spatial axis of a bottom."""
+        axis = self.axis(x, self.params.axis)
+        count = x.rank - axis - 1
+        say = f"one to three axes wanted after axis {axis}, the channels, not {count} of {x.shape}"
+        self.require_shape(count in SPATIAL_AXES, bottom=0, say=say)
+        return Geometry(
+            axis,
+            self._each("kernel_size", "kernel", count, least=1),
+            self._each("stride", "stride", count, least=1, default=1),
+            self._each("pad", "pad", count, least=0, default=0),
+            self._each("dilation", "", count, least=1, default=1),
+        )
+
+    def _each(
+        self, name: str, short: str, count: int, *, least: int, default: int = 0
+    ) -> tuple[int, ...]:
+        """A repeated parameter for each spatial axis, or its two fields ``short``_h and _w."""
+        pair = (f"{short}_h", f"{short}_w") if short else ()
+        if any(self.params.HasField(field) for field in pair):
+            return self._height_and_width(name, pair, count, least)
+        given = list(getattr(self.params, name))
+        self.require(bool(given) or default >= least, at=name, say="must be given")
+        many = f"given {len(given)} times; once, or once for each of {count} spatial axes"
+        self.require(len(given) in (0, 1, count), at=f"{name}.0", say=many)
+        for index, value in enumerate(given):
+            say = f"must be at least {least}"
+            self.require(value >= least, at=f"{name}.{index}", say=say)
+        return tuple(given if len(given) == count else (given or [default]) * count)
+
+    def _height_and_width(
+        self, name: str, pair: tuple[str, ...], count: int, least: int
+    ) -> tuple[int, ...]:
+        """The two fields of ``pair``, which say the same as the repeated ``name``."""
+        first = next(field for field in pair if self.params.HasField(field))
+        twice = f"one of two ways to say the same; {name} is given too"
+        self.require(not getattr(self.params, name), at=first, say=twice)
+        self.require(count == 2, at=first, say=f"of 2 spatial axes, but the bottom has {count}")
+        for field in pair:
+            given = self.params.HasField(field)
+            say = f"must be at least {least}" if given else f"must be given, as {first} is"
+            self.require(getattr(self.params, field) >= least, at=field, say=say)
+        return tuple(getattr(self.params, field) for field in pair)
+
+    def weights(self, x: Tensor, *_others: Tensor) -> list[Weight]:
+        """Filters and bias."""
+        geometry, o = self.geometry(x), self.params.num_output
+        shape = (o, x.shape[geometry.axis] // self.params.group, *geometry.kernel)
         found = [Weight("weight", shape, self.params.weight_filler)]
-        return [*found, Weight("bias", (o,), self.params.bias_filler)][: 1 + self.params.bias_term]
+        if self.params.bias_term:
+            found.append(Weight("bias", (o,), self.params.bias_filler))
+        return found
 
-    def emit(self, g: Emitter, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        """One Conv."""
-        pad = pair_of(self, "pad", 0)
-        inputs = (x, w) if b is None else (x, w, b)
-        return g.op(
+    def emit(self, g: Emitter, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One Conv for each bottom."""
+        count = len(self.model.bottoms)
+        return tuple(self._emit_one(g, x, inputs[count:]) for x in inputs[:count])
+
+    def _emit_one(self, g: Emitter, x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        geometry = self.geometry(x)
+        outer = x.shape[: geometry.axis]
+        items = g.reshape(x, (prod(outer), *x.shape[geometry.axis :]))
+        y = g.op(
             "Conv",
-            *inputs,
-            kernel_shape=list(self.kernel()),
-            pads=[*pad, *pad],
-            strides=list(pair_of(self, "stride", 1)),
-            dilations=list(pair_of(self, "dilation", 1)),
+            items,
+            *weights,
+            strides=list(geometry.strides),
+            pads=[*geometry.pads, *geometry.pads],
+            dilations=list(geometry.dilations),
             group=self.params.group,
         )
+        return g.reshape(y, (*outer, *y.shape[1:]))

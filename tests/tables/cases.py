@@ -97,8 +97,8 @@ class LayerCase:
     on, ``tops`` of them. ``bottoms`` are shapes, drawn from ``domain`` (one for all, or one each);
     weights are drawn from ``weights`` in the same way. ``oracle(*bottoms, *weights)`` returns the
     top or a tuple of tops in float64. ``wrt`` names the checked inputs, ``bottom0`` and so on and
-    ``weight0`` and so on; by default all of them. ``noise`` is the domain of a layer's noise, which
-    the oracle then takes as ``noise=``.
+    ``weight0`` and so on; by default all of them. ``noise`` is the domain of a layer's noise,
+    which the oracle then takes as ``noise=``.
     """
 
     id: str
