@@ -75,8 +75,9 @@ proto: $(PROTO_VENV)/.installed ## regenerate kdnet/schema/kdnet_pb2 from proto/
 		--python_out kdnet/schema --pyi_out kdnet/schema proto/kdnet.proto
 
 docs: $(INSTALLED) ## regenerate docs/layers.md from the layers and the schema
-	@mkdir -p docs
-	$(BIN)/kdnet layers --markdown > docs/layers.md
+	@mkdir -p docs build
+	$(BIN)/kdnet layers --markdown > build/layers.md
+	@mv build/layers.md docs/layers.md
 
 # --- checks
 
@@ -127,7 +128,7 @@ bench: $(INSTALLED) ## the training step against PyTorch, on the CPU
 
 # From another folder and another environment, so that what the wheel lacks shows.
 build: $(INSTALLED) ## build the wheel, install it elsewhere and compile a net with it
-	rm -rf dist build/wheel
+	rm -rf dist build/lib build/bdist.* build/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 	$(BIN)/python -m venv build/wheel
 	build/wheel/bin/python $(PIP) "$$(echo dist/kdnet-*.whl)[cpu]"
