@@ -60,8 +60,8 @@ $(GPU_VENV)/.installed: Makefile
 		'nvidia-cuda-runtime==13.*' 'nvidia-cuda-crt==13.*'
 	@touch $@
 
-# This old generator's code runs on every protobuf from 4 to 7; a newer one's refuses older
-# libraries, and its own after two major versions. It has wheels up to Python 3.12.
+# This old generator's code runs on every protobuf from 4 to 7; a newer one's refuses libraries
+# that are older, or newer by two major versions. It has wheels up to Python 3.12.
 $(PROTO_VENV)/.installed: Makefile
 	$(check_python)
 	@test -x $(PROTO_VENV)/bin/pip || $(PYTHON) -m venv $(PROTO_VENV)
