@@ -154,7 +154,7 @@ def reference(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], dict[st
 
 def onnxruntime_run(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The model's outputs from ONNX Runtime on the CPU."""
-    import onnxruntime as ort  # noqa: TID251  # the runtime that the graph is meant for
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
