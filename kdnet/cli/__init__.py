@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as leaving:
         return int(leaving.code or 0)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except KdnetError as error:
@@ -70,9 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        print(f"error: not enough memory: {error} [out-of-memory]", file=sys.stderr)
+        return 3
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        # Nobody reads any more: a shell would say 128 + SIGPIPE, and so does Caffe.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(devnull, stream.fileno())
+        return 141
     except Exception:  # noqa: BLE001, RUF100  # the one place where a bug becomes a report
         import traceback
 

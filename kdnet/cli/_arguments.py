@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from kdnet.errors import UsageError, fail
+
+# An extent beyond int32 fits no blob.
+_DIGITS = re.compile("[0-9]{1,9}")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,22 @@ def add_state(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def count(text: str) -> int:
+    """A whole number from 0 to what an int32 field holds."""
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0 to {2**31 - 1}")
+    return value
+
+
+def positive(text: str) -> int:
+    """A :func:`count` above 0."""
+    value = count(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 is not above 0")
+    return value
+
+
 def split(values: list[str]) -> tuple[str, ...]:
     """Repeated and comma-separated values as one tuple."""
     return tuple(part for value in values for part in value.split(",") if part)
@@ -60,7 +80,7 @@ def input_shapes(values: list[str]) -> dict[str, tuple[int, ...]]:
     for value in values:
         name, _, dims = value.partition("=")
         parts = dims.lower().split("x")
-        if not name or not all(part.isdigit() and int(part) > 0 for part in parts):
+        if not name or not all(_DIGITS.fullmatch(part) and int(part) for part in parts):
             text = f'"{value}" is not TOP=CxHxW'
             fail(UsageError, "bad-input-shape", text, help=("for example data=3x32x32",))
         found[name] = tuple(int(part) for part in parts)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kdnet.cli._arguments import add_device, add_state, add_weights, input_shapes, split
+from kdnet.cli._arguments import (
+    add_device,
+    add_state,
+    add_weights,
+    input_shapes,
+    positive,
+    split,
+)
 
 NAME = "test"
 HELP = "score a net on its test data"
@@ -16,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="NET", help="a net prototxt")
     add_weights(parser)
     parser.add_argument(
-        "--iterations", type=int, default=50, metavar="N", help="batches to run (50)"
+        "--iterations", type=positive, default=50, metavar="N", help="batches to run (50)"
     )
     add_device(parser)
     add_state(parser)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 
-from kdnet.cli._arguments import add_device, add_state, add_weights, input_shapes, split
+from kdnet.cli._arguments import add_device, add_state, add_weights, count, input_shapes, split
 from kdnet.cli._progress import progress
 
 NAME = "train"
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     parser.add_argument("--snapshot", metavar="F", help="a .solverstate to go on from")
     add_device(parser)
-    parser.add_argument("--max-iter", type=int, metavar="N", help="iterations in all")
+    parser.add_argument("--max-iter", type=count, metavar="N", help="iterations in all")
     parser.add_argument("--out", metavar="DIR", help="where snapshots go")
     parser.add_argument("--seed", type=int, metavar="N", help="of fillers, batches and noise")
     parser.add_argument("--log", metavar="FILE", help="append the log lines to a file too")
@@ -37,27 +38,26 @@ def run(options: argparse.Namespace) -> int:
     """Train."""
     from kdnet.runtime import CaffeLog, StopRequest, Trainer, TrainOptions, prepare
 
-    overrides = {} if options.max_iter is None else {"max_iter": options.max_iter}
-    log = CaffeLog(sys.stderr, options.log)
-    run = prepare(
-        TrainOptions(
-            path=options.path,
-            solver=options.solver,
-            weights=split(options.weights),
-            snapshot=options.snapshot,
-            device=options.device,
-            out=options.out,
-            seed=options.seed,
-            level=options.level,
-            stages=split(options.stage),
-            allow_unloaded=options.allow_unloaded,
-            full_snapshots=options.full,
-            input_shapes=input_shapes(options.input_shape),
-            overrides=overrides,
-        ),
-        log,
+    wanted = TrainOptions(
+        path=options.path,
+        solver=options.solver,
+        weights=split(options.weights),
+        snapshot=options.snapshot,
+        device=options.device,
+        max_iter=options.max_iter,
+        out=options.out,
+        seed=options.seed,
+        level=options.level,
+        stages=split(options.stage),
+        allow_unloaded=options.allow_unloaded,
+        full_snapshots=options.full,
+        input_shapes=input_shapes(options.input_shape),
     )
-    with StopRequest() as stop, progress(run):
+    with (
+        closing(CaffeLog(sys.stderr, options.log)) as log,
+        closing(prepare(wanted, log)) as run,
+        StopRequest() as stop,
+        progress(run),
+    ):
         Trainer(run).solve(stop)
-    log.close()
     return 0

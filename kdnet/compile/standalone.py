@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kdnet import __version__
 from kdnet.compile.program import LOSS, RATE, Program
 from kdnet.compile.training import Training
+from kdnet.errors import WeightsError, fail
 from kdnet.graph import embed_arrays, save_model
 
 Array = NDArray[Any]
@@ -67,14 +68,24 @@ def write_training(
 
     Returns:
         The paths written.
+
+    Raises:
+        WeightsError: cannot-write; what was there before stays whole.
     """
     if training.update is None:
-        return save_model(standalone(training.main, values, extra), path)
+        return _save(standalone(training.main, values, extra), path)
     stem, suffix = str(Path(path).with_suffix("")), Path(path).suffix
     zeros = {slot.name: np.zeros(slot.shape, np.float32) for slot in training.accumulators}
     known = {**values, **zeros}
     written = []
     for name, program in (("gradient", training.main), ("update", training.update)):
         model = standalone(program, known, {**extra, "iter_size": training.iter_size})
-        written += save_model(model, f"{stem}.{name}{suffix}")
+        written += _save(model, f"{stem}.{name}{suffix}")
     return written
+
+
+def _save(model: onnx.ModelProto, path: str) -> list[str]:
+    try:
+        return save_model(model, path)
+    except OSError as error:
+        fail(WeightsError, "cannot-write", f'cannot write "{path}": {error.strerror or error}')

@@ -3,6 +3,7 @@
 from kdnet.net.model import LayerModel, NetModel, ParamModel
 from kdnet.net.solver import (
     SolverModel,
+    find_path,
     load_solver,
     solver_beside,
     solver_for_net,
@@ -18,6 +19,7 @@ __all__ = [
     "NetState",
     "ParamModel",
     "SolverModel",
+    "find_path",
     "load_solver",
     "resolve_net",
     "solver_beside",

@@ -3,7 +3,8 @@
 from kdnet.runtime.device import Device, choose_device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.setup import TrainOptions, compile_to_file, prepare
+from kdnet.runtime.plan import TrainOptions
+from kdnet.runtime.setup import compile_to_file, prepare
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.stepper import Stepper

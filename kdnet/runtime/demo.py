@@ -10,7 +10,8 @@ from kdnet.data.convert import convert
 from kdnet.data.importers.images import Options
 from kdnet.errors import UsageError, fail
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.setup import TrainOptions, prepare
+from kdnet.runtime.plan import TrainOptions
+from kdnet.runtime.setup import prepare
 from kdnet.runtime.trainer import Trainer
 from kdnet.weights import LayerBlobs, read_weights, write_caffemodel
 

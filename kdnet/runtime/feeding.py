@@ -85,8 +85,9 @@ def batches(
 
 def check_labels(check: LabelCheck, labels: Array, batch: int) -> None:
     """Raise label-out-of-range unless every label is a class or the ignored one."""
-    values = labels.reshape(-1).astype(np.int64)
-    wrong = (values < 0) | (values >= check.classes)
+    values = np.trunc(labels.reshape(-1))
+    # So stated, the comparison refuses what is not a number too.
+    wrong = ~((values >= 0) & (values < check.classes))
     if check.ignore is not None:
         wrong &= values != check.ignore
     if not wrong.any():

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.compile import Report
+from kdnet.errors import Diagnostic, KdnetError, fail, render
 
 # The places in Caffe's source that its own lines name; parsers key on some of them.
 SOLVING = "solver.cpp:272"
@@ -49,7 +50,7 @@ class CaffeLog:
         print_line: Callable[[str], None] | None = None,
     ) -> None:
         self._stream = stream or sys.stderr
-        self._file = Path(path).open("a", encoding="utf-8") if path else None  # noqa: SIM115  # open for the run
+        self._file = _opened(path) if path else None
         self.print_line = print_line or self._print
 
     def _print(self, line: str) -> None:
@@ -67,6 +68,11 @@ class CaffeLog:
             self._file.write(line + "\n")
             self._file.flush()
 
+    def diagnostic(self, found: Diagnostic) -> None:
+        """A warning with its place, a log line for each of its lines."""
+        for text in render(found).splitlines():
+            self.line(OWN, text, level="W")
+
     def outputs(
         self, place: str, net: str, reports: Sequence[Report], values: dict[str, NDArray[Any]]
     ) -> None:
@@ -81,6 +87,14 @@ class CaffeLog:
         """Close the file."""
         if self._file:
             self._file.close()
+
+
+def _opened(path: str) -> TextIO:
+    try:
+        return Path(path).open("a", encoding="utf-8")
+    except OSError as error:
+        text = f'cannot write the log "{path}": {error.strerror}'
+        fail(KdnetError, "cannot-write", text)
 
 
 def score_text(report: Report, value: float) -> str:

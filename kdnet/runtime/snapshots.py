@@ -6,17 +6,18 @@ cursor, and a resumed run continues bit for bit on the CPU.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from kdnet.compile import WeightSlot
-from kdnet.errors import WeightsError, fail
+from kdnet.compile import Training, WeightSlot
+from kdnet.errors import Note, WeightsError, fail
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import (
     LayerBlobs,
@@ -26,6 +27,7 @@ from kdnet.weights import (
     encode_blob,
     write_caffemodel,
 )
+from kdnet.weights.audit import same_shape
 
 Array = NDArray[Any]
 
@@ -69,6 +71,36 @@ def layers_of(
     ]
 
 
+def check_place(prefix: str) -> None:
+    """Refuse a place where no snapshot can be written, before hours are spent.
+
+    Raises:
+        WeightsError: cannot-write.
+    """
+    folder = _folder_of(prefix)
+    probe = folder / f".kdnet-{secrets.token_hex(6)}.tmp"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        _cannot_write(folder, error)
+
+
+def _folder_of(prefix: str) -> Path:
+    """The folder of a prefix's snapshots, made if it is not there."""
+    folder = Path(f"{prefix}_iter").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _cannot_write(folder, error)
+    return folder
+
+
+def _cannot_write(folder: Path, error: OSError) -> NoReturn:
+    text = f'cannot write snapshots to the folder "{folder}": {error.strerror}'
+    fail(WeightsError, "cannot-write", text, help=("name another one with --out",))
+
+
 def save(
     prefix: str, iteration: int, layers: Iterable[LayerBlobs], net_name: str, state: Resume
 ) -> tuple[str, str]:
@@ -78,7 +110,7 @@ def save(
         WeightsError: cannot-write; what was there before stays whole.
     """
     stem = f"{prefix}_iter_{iteration}"
-    Path(stem).parent.mkdir(parents=True, exist_ok=True)
+    _folder_of(prefix)
     model_path, state_path = f"{stem}.caffemodel", f"{stem}.solverstate"
     write_caffemodel(model_path, list(layers), net_name=net_name)
     message = pb.SolverState(iter=iteration, learned_net=model_path)
@@ -122,6 +154,42 @@ def load(path: str) -> Resume:
     keys = names or [str(index) for index in range(len(arrays))]
     seed = message.seed if message.HasField("seed") else None
     return Resume(message.iter, seed, message.learned_net, dict(zip(keys, arrays, strict=True)))
+
+
+def resumed(resume: Resume | None, training: Training, path: str) -> Resume | None:
+    """The snapshot ``path`` with its history by this run's input names.
+
+    Caffe's own files name no history: theirs is in the order of the net's weights, one solver
+    slot after the other.
+
+    Raises:
+        WeightsError: snapshot-mismatch, when the history is not that of this net and solver.
+    """
+    if resume is None:
+        return None
+    wanted = training.histories
+    slots = dict.fromkeys(
+        name.removesuffix(weight).removeprefix("history/") for name, weight in wanted.items()
+    )
+    order = [f"history/{slot}{weight.name}" for slot in slots for weight in training.weights]
+    history = dict(resume.history)
+    if list(history) == [str(index) for index in range(len(order))]:
+        named = zip(order, history.values(), strict=True)
+        history = {name: array for name, array in named if name in wanted}
+    shapes = {slot.name: slot.shape for slot in training.weights}
+    odd = [name for name in wanted if name not in history] + [
+        name
+        for name, array in history.items()
+        if name not in wanted or not same_shape(array.shape, shapes[wanted[name]])
+    ]
+    if odd:
+        text = f'"{path}" was written by another net or solver: its history does not fit'
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        note = Note(f"missing, unknown or of another shape: {', '.join(odd[:3])}{more}")
+        hint = ("to start from its weights alone, pass the .caffemodel to --weights",)
+        fail(WeightsError, "snapshot-mismatch", text, notes=(note,), help=hint)
+    fitted = {name: array.reshape(shapes[wanted[name]]) for name, array in history.items()}
+    return replace(resume, history=fitted)
 
 
 def _array(path: str, blob: pb.BlobProto) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
+from kdnet.runtime.plan import check_input_shapes
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.trainer import TestNet, evaluate
 from kdnet.schema import kdnet_pb2 as pb
@@ -64,6 +66,7 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     Raises:
         KdnetError: the first stage's faults; unloaded weights of any layer count as faults only
             where the layer is frozen.
+        UsageError: unknown-input, for an input shape of no data layer.
     """
     device, why = choose_device(options.device)
     log.line(places.OWN, f"Device: {device} ({why})")
@@ -71,6 +74,7 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     state = NetState(pb.TEST, options.level, options.stages).merged(located.message.state)
     net = resolve_net(located.message, located.source, state)
     shapes = options.input_shapes
+    check_input_shapes(shapes, [net])
     evaluation = compile_evaluation(net, input_shapes=shapes, provider=device.kind)
     files = [read_weights(path) for path in options.weights]
     values, audit = initial_values(
@@ -78,11 +82,13 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     )
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
-    test = TestNet(
-        evaluation, open_sources(net, seed=options.seed, shapes=shapes), options.iterations
-    )
     engine = Engine(evaluation.program, device, values)
-    means = evaluate(engine, test, StateBuffers(device, {}), options.seed)
+    with ExitStack() as opened:
+        sources = open_sources(net, seed=options.seed, shapes=shapes)
+        for source in sources:
+            opened.callback(source.close)
+        test = TestNet(evaluation, sources, options.iterations)
+        means = evaluate(engine, test, StateBuffers(device, {}), options.seed)
     scores = Scores(evaluation, means)
     log_scores(scores, log)
     return scores

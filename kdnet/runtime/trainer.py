@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kdnet.compile import Evaluation, Training
 from kdnet.compile.program import LOSS
 from kdnet.data import Source
-from kdnet.errors import Diagnostic, RunError, RunInterruptedError
+from kdnet.errors import DataError, Diagnostic, RunError, RunInterruptedError
 from kdnet.net import SolverModel
 from kdnet.runtime import log as places
 from kdnet.runtime.device import Device
@@ -57,6 +57,11 @@ class Run:
     full_snapshots: bool = False
     on_iteration: Callable[[int, float], None] = field(default=lambda _i, _l: None)
 
+    def close(self) -> None:
+        """Release the data."""
+        for source in (*self.sources, *(source for test in self.tests for source in test.sources)):
+            source.close()
+
 
 class Trainer:
     """Trains one net.
@@ -82,6 +87,8 @@ class Trainer:
             Engine(test.evaluation.program, run.device, run.values) for test in run.tests
         ]
         self._feed: Batches | None = None
+        self._stop: StopRequest | None = None
+        self._saved_at = -1
         self._clock = time.perf_counter()
         self._displayed = self.iteration
 
@@ -89,25 +96,48 @@ class Trainer:
         """Train to ``max_iter``, testing, logging and saving as the solver says.
 
         Raises:
-            RunInterruptedError: a signal asked to stop; a snapshot was written first.
+            RunInterruptedError: a signal asked to stop; a snapshot was written first, unless
+                snapshot_after_train is false.
+            DataError: what a source raised; the work so far was saved likewise.
             RunError: non-finite-loss, and what the runtime raised.
         """
         run, log = self.run, self.run.log
+        self._stop = stop
         log.line(places.SOLVING, f"Solving {run.training.net.name}")
         log.line(places.POLICY, f"Learning Rate Policy: {self._message.lr_policy or 'fixed'}")
         start = self.iteration * run.training.iter_size
         with batches(run.training.main, run.sources, run.seed, start) as self._feed:
-            while self.iteration < run.max_iter:
-                self.iterate()
-                if stop is not None and stop.signal:
-                    self._leave(stop.signal)
-            self._finish()
+            try:
+                while self.iteration < run.max_iter and not self._stopped:
+                    self.iterate()
+                if not self._stopped:
+                    self._finish()
+            except DataError:
+                if self.iteration * run.training.iter_size > start:
+                    self._save_once()
+                raise
+        if stop is not None and stop.signal:
+            self._leave(stop.signal)
+
+    @property
+    def _stopped(self) -> int:
+        """The signal that asked to stop; 0 for none."""
+        return self._stop.signal if self._stop else 0
+
+    def _save_once(self) -> None:
+        """A snapshot of this iteration, unless there is one or the solver wants none."""
+        if self._message.snapshot_after_train and self._saved_at != self.iteration:
+            self.snapshot()
 
     def _leave(self, signal_number: int) -> None:
-        path, _ = self.snapshot()
+        self._save_once()
         self.run.log.line(places.EARLY, "Optimization stopped early.")
-        text = f"stopped by a signal at iteration {self.iteration}; saved {path}"
-        hint = f"go on with --snapshot {path.removesuffix('.caffemodel')}.solverstate"
+        text = f"stopped by a signal at iteration {self.iteration}"
+        if self._saved_at == self.iteration:
+            text += f"; saved {self.saved}"
+            hint = f"go on with --snapshot {self.saved.removesuffix('.caffemodel')}.solverstate"
+        else:
+            hint = "nothing was saved now, since snapshot_after_train is false"
         fault = Diagnostic("interrupted", text, help=(hint,), severity="note")
         raise RunInterruptedError(signal_number, fault)
 
@@ -162,30 +192,33 @@ class Trainer:
             f"try a base_lr below {self._rate(self.iteration):g}, or clip_gradients",
             "snapshots already written are whole",
         )
-        return Diagnostic("non-finite-loss", text, culprit.span if culprit else None, help=hints)
+        span = culprit.span if culprit else self.run.training.main.loss_span
+        return Diagnostic("non-finite-loss", text, span, help=hints)
 
     def _display(self, values: dict[str, Array], rate: float) -> None:
         now, log = time.perf_counter(), self.run.log
         elapsed = now - self._clock
         speed = (self.iteration - self._displayed) / (elapsed or 1)
-        smoothed = sum(self._losses) / len(self._losses)
         log.line(
             places.ITERATION,
             f"Iteration {self.iteration} ({speed:g} iter/s, {elapsed:g}s/"
-            f"{self._message.display} iters), loss = {smoothed:g}",
+            f"{self._message.display} iters), loss = {self._smoothed_loss:g}",
         )
         log.outputs(places.TRAIN_OUTPUT, "Train", self.run.training.main.reports, values)
         log.line(places.RATE_LINE, f"Iteration {self.iteration}, lr = {rate:g}")
         self._clock, self._displayed = now, self.iteration
 
+    @property
+    def _smoothed_loss(self) -> float:
+        return sum(self._losses) / len(self._losses)
+
     def _finish(self) -> None:
         message, log = self._message, self.run.log
-        saved = message.snapshot and self.iteration % message.snapshot == 0
-        if message.snapshot_after_train and not saved:
-            self.snapshot()
+        self._save_once()
         if message.display and self.iteration % message.display == 0:
-            values = self._stepper.look(self._feeds(0))
-            log.line(places.FINAL_LOSS, f"Iteration {self.iteration}, loss = {values[LOSS]:g}")
+            self._losses.append(float(self._stepper.look(self._feeds(0))[LOSS]))
+            text = f"Iteration {self.iteration}, loss = {self._smoothed_loss:g}"
+            log.line(places.FINAL_LOSS, text)
         if self._tests_now():
             self.test_all()
         log.line(places.DONE, "Optimization Done.")
@@ -197,8 +230,13 @@ class Trainer:
             self.run.log.line(
                 places.TESTING, f"Iteration {self.iteration}, Testing net (#{index})"
             )
-            self.scores[index] = evaluate(engine, test, self._stepper.buffers, self.run.seed)
-            self._log_test(test, self.scores[index])
+            buffers, seed = self._stepper.buffers, self.run.seed
+            scores = evaluate(engine, test, buffers, seed, until=lambda: bool(self._stopped))
+            if self._stopped:
+                self.run.log.line(places.TESTING, "Test interrupted.")
+                return
+            self.scores[index] = scores
+            self._log_test(test, scores)
         # The speed in the log is that of training: time spent on tests does not count.
         self._clock += time.perf_counter() - began
 
@@ -224,18 +262,29 @@ class Trainer:
         )
         state = Resume(self.iteration, run.seed, "", self._stepper.history())
         paths = save(run.prefix, self.iteration, layers, run.training.net.name, state)
-        self.saved = paths[0]
+        self.saved, self._saved_at = paths[0], self.iteration
         run.log.line(places.SNAPSHOT, f"Snapshotting to binary proto file {paths[0]}")
         text = f"Snapshotting solver state to binary proto file {paths[1]}"
         run.log.line(places.SOLVER_STATE, text)
         return paths
 
 
-def evaluate(engine: Engine, test: TestNet, buffers: StateBuffers, seed: int) -> dict[str, Array]:
-    """The mean of every report over the test's batches, and of the loss under ``LOSS``."""
+def evaluate(
+    engine: Engine,
+    test: TestNet,
+    buffers: StateBuffers,
+    seed: int,
+    until: Callable[[], bool] = lambda: False,
+) -> dict[str, Array]:
+    """The mean of every report over the test's batches, and of the loss under ``LOSS``.
+
+    It breaks off, with a result that means nothing, as soon as ``until`` holds.
+    """
     totals: dict[str, Array] = {}
     with batches(test.evaluation.program, test.sources, seed) as feed:
         for index in range(test.iterations):
+            if until():
+                break
             values = engine.run(buffers, feed.next(index), keep=False)
             for name, value in values.items():
                 totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
