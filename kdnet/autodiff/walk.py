@@ -26,7 +26,8 @@ def gradients(
     Returns:
         A gradient for each wanted tensor on a path to a seed; the others are left out.
     """
-    targets = set(wanted)
+    # In the order given: a set's would differ from one compilation to the next.
+    targets = tuple(dict.fromkeys(wanted))
     ops = list(g.ops)
     active = _reached(ops, targets)
     found: dict[Tensor, list[Tensor]] = {}
@@ -42,7 +43,7 @@ def gradients(
     return {tensor: _total(g, tensor, found[tensor]) for tensor in targets if tensor in found}
 
 
-def _reached(ops: Sequence[Op], targets: set[Tensor]) -> set[Tensor]:
+def _reached(ops: Sequence[Op], targets: Iterable[Tensor]) -> set[Tensor]:
     """The float tensors that depend on a target through differentiable ops."""
     active = set(targets)
     for op in ops:
