@@ -43,11 +43,19 @@ def foreign_load() -> float | None:
     return used - mine.user - mine.system
 
 
-def _block(call: Callable[[], object], clock: Callable[[], float]) -> tuple[list[float], bool]:
+def clock_for(threads: int) -> Callable[[], float]:
+    """CPU time of the process where one thread does all the work, else the wall clock."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def block(
+    call: Callable[[], object], clock: Callable[[], float], length_s: float = BLOCK_S
+) -> tuple[list[float], bool]:
+    """Milliseconds of each call in a block of at least three, and whether the block was quiet."""
     time.sleep(REST_S)
     call()
     load, begin, spent = foreign_load(), time.perf_counter(), []
-    while len(spent) < 3 or time.perf_counter() - begin < BLOCK_S:
+    while len(spent) < 3 or time.perf_counter() - begin < length_s:
         start = clock()
         call()
         spent.append((clock() - start) * 1e3)
@@ -61,14 +69,14 @@ def alternate(
     calls: Mapping[str, Callable[[], object]], *, threads: int, rounds: int = 6
 ) -> dict[str, Time]:
     """Time every call in turn, ``rounds`` times; up to four times as often on a busy machine."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    clock = clock_for(threads)
     every: dict[str, list[float]] = {name: [] for name in calls}
     quiet: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for turn in range(TRIES * rounds):
         for name, call in calls.items():
-            spent, calm = _block(call, clock)
+            spent, calm = block(call, clock)
             every[name] += spent
             if calm or threads == 1:
                 quiet[name] += spent
