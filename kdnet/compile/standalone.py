@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def write_training(
 
 def _save(model: onnx.ModelProto, path: str) -> list[str]:
     try:
-        return save_model(model, path)
+        # A symbolic link stays a link: the file that it names is replaced.
+        return [path, *save_model(model, os.path.realpath(path))[1:]]
     except OSError as error:
         fail(WeightsError, "cannot-write", f'cannot write "{path}": {error.strerror or error}')

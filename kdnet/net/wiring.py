@@ -47,16 +47,23 @@ def _check_counts(layer: pb.LayerParameter, source: SourceMap, faults: Faults) -
     weights, tops = len(layer.loss_weight), len(layer.top)
     # A loss may leave its top unnamed and still weigh it.
     if weights not in (0, max(1, tops)):
-        text = f'layer "{layer.name}": loss_weight is given {weights} times for {tops} tops'
+        text = (
+            f'layer "{layer.name}": loss_weight is given {weights} times for {_count(tops, "top")}'
+        )
         hint = ("give it once for each top, or not at all",)
         at = source.span(("loss_weight", 0))
         faults.add(Diagnostic("loss-weight-count", text, at, help=hint))
     given, bottoms = len(layer.propagate_down), len(layer.bottom)
     if given not in (0, bottoms):
-        text = f'layer "{layer.name}": propagate_down is given {given} times for {bottoms} bottoms'
+        known = _count(bottoms, "bottom")
+        text = f'layer "{layer.name}": propagate_down is given {given} times for {known}'
         hint = ("give it once for each bottom, or not at all",)
         at = source.span(("propagate_down", 0))
         faults.add(Diagnostic("propagate-down-count", text, at, help=hint))
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _wire(layers: list[LayerModel], faults: Faults) -> tuple[str, ...]:

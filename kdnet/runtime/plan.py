@@ -104,6 +104,17 @@ def is_solver(path: str) -> bool:
     return False
 
 
+def check_net(path: str) -> None:
+    """Refuse a solver where a net is wanted.
+
+    Raises:
+        UsageError: not-a-net.
+    """
+    if is_solver(path):
+        text = f'"{path}" is a solver; a net is wanted here'
+        fail(UsageError, "not-a-net", text, help=("name the net that the solver names",))
+
+
 def _distance(error: SchemaError) -> tuple[int, int]:
     """Fewer faults are nearer; with as many, those for which a known name was found."""
     return len(error.diagnostics), -sum(bool(found.help) for found in error.diagnostics)
@@ -117,6 +128,9 @@ def find_solver(options: TrainOptions) -> tuple[SolverModel, str | None, str]:
             fail(UsageError, "two-solvers", text)
         return load_solver(options.path), None, ""
     if options.solver:
+        if not is_solver(options.solver):
+            text = f'--solver names "{options.solver}", which is no solver'
+            fail(UsageError, "not-a-solver", text)
         return load_solver(options.solver), options.path, ""
     beside = solver_beside(options.path)
     if beside:

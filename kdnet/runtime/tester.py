@@ -18,7 +18,7 @@ from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.plan import check_input_shapes
+from kdnet.runtime.plan import check_input_shapes, check_net
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.trainer import TestNet, evaluate
 from kdnet.schema import kdnet_pb2 as pb
@@ -66,8 +66,9 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     Raises:
         KdnetError: the first stage's faults; unloaded weights of any layer count as faults only
             where the layer is frozen.
-        UsageError: unknown-input, for an input shape of no data layer.
+        UsageError: not-a-net; unknown-input, for an input shape of no data layer.
     """
+    check_net(options.path)
     device, why = choose_device(options.device)
     log.line(places.OWN, f"Device: {device} ({why})")
     located = read_net(options.path)
