@@ -14,9 +14,6 @@ from kdnet.autodiff.windows import Window
 CUDA = "cuda"
 Shape = tuple[int, ...]
 
-# From this many elements of dw on, one dw for each item costs more than bringing items together.
-MANY_WEIGHTS = 1 << 15
-
 
 def conv_input_gradient(provider: str, window: Window, channels: int, groups: int) -> str:
     """``transposed`` (a ConvTranspose) or ``flipped`` (a Conv with the weight reversed).
@@ -30,20 +27,21 @@ def conv_input_gradient(provider: str, window: Window, channels: int, groups: in
 
 
 def conv_weight_gradient(provider: str, window: Window, x: Shape, dy: Shape, groups: int) -> str:
-    """``columns``, ``rows`` or ``shifts``, each also with ``-folded``: see Conv's rule."""
+    """Which way dy is brought together with the inputs that each kernel position meets.
+
+    - ``channels-last``: one Conv of x by dy, with the channels of x behind its last axis;
+    - ``columns``: a matrix product of dy and copies of x, one copy for each kernel position;
+    - ``shifts``: along the first axis dy is copied instead of x; it needs stride 1 there.
+
+    The last two add up a product for each item; with ``-folded``, one product spans all items.
+    """
     c, o = x[1] // groups, dy[1] // groups
-    positions = prod(window.out)
     if provider == CUDA:
         return f"{_fewest_copies(window, c, o)}-folded"
-    if c <= 2:
-        return "columns"
-    weights = c * o * prod(window.kernel)
-    if weights >= MANY_WEIGHTS and weights > 2 * (c + o) * positions:
-        return "rows-folded"
-    rows_reached = window.reach[0] / window.out[0]
-    if window.strides[0] == 1 and c >= 16 and rows_reached <= 1.3:
-        return "shifts"
-    return "rows"
+    if c > 1 and prod(window.kernel) > 1 and window.dilations[-1] == 1:
+        return "channels-last"
+    weights, items = c * o * prod(window.kernel), (c + o) * prod(window.out)
+    return "columns-folded" if weights > 2 * items else "columns"
 
 
 def _fewest_copies(window: Window, c: int, o: int) -> str:

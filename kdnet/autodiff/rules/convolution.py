@@ -87,17 +87,14 @@ def _by_conv_transpose(g: Emitter, dy: Tensor, w: Tensor, window: Window, groups
 
 
 def _by_flipped_conv(g: Emitter, dy: Tensor, w: Tensor, window: Window, groups: int) -> Tensor:
-    """At stride 1: a Conv of dy with w reversed in space, its channel axes exchanged."""
-    o, c = w.shape[:2]
+    """A Conv of dy with w reversed in space and its channel axes exchanged.
+
+    Without strides and groups.
+    """
     axes = [axis + 2 for axis in window.axes]
-    past = [-(size + 1) for size in window.kernel]
-    flipped = g.slice(w, axes, [-1] * len(axes), past, [-1] * len(axes))
-    if groups == 1:
-        swapped = g.transpose(flipped, [1, 0, *axes])
-    else:
-        split = g.reshape(flipped, (groups, o // groups, c, *window.kernel))
-        swapped = g.transpose(split, [0, 2, 1, *[axis + 1 for axis in axes]])
-        swapped = g.reshape(swapped, (groups * c, o // groups, *window.kernel))
+    reverse, past = [-1] * len(axes), [-(size + 1) for size in window.kernel]
+    flipped = w if set(window.kernel) == {1} else g.slice(w, axes, reverse, past, reverse)
+    swapped = g.transpose(flipped, [1, 0, *axes])
     begin = [span - 1 - pad for span, pad in zip(window.span, window.begin, strict=True)]
     end = [span - 1 - pad for span, pad in zip(window.span, window.end, strict=True)]
     met = fit(g, dy, [min(pad, 0) for pad in begin], [min(pad, 0) for pad in end])
@@ -108,19 +105,53 @@ def _by_flipped_conv(g: Emitter, dy: Tensor, w: Tensor, window: Window, groups: 
 def conv_weight_gradient(g: Emitter, x: Tensor, dy: Tensor, window: Window, groups: int) -> Tensor:
     """dw (O, C/G, K...) from x (N, C, X...) and dy (N, O, Y...).
 
-    A matrix product over the output positions, of dy with the inputs that each kernel position
-    meets. The lowerings differ in what they copy to bring the two side by side: "columns" copies
-    the input once for each kernel position, "rows" makes one product for each row of the kernel
-    and copies less, "shifts" moves dy instead of the input along the first axis. A "-folded" one
-    makes a single product over all items, where the others add up one for each.
+    It is a product of dy with the inputs that each kernel position meets, summed over items and
+    positions. The lowerings differ in how the two are brought together.
     """
     lowering = policy.conv_weight_gradient(g.provider, window, x.shape, dy.shape, groups)
+    if lowering == "channels-last":
+        return _dw_channels_last(g, x, dy, window, groups)
     name, _, fold = lowering.partition("-")
-    emit = {"columns": _dw_by_columns, "rows": _dw_by_rows, "shifts": _dw_by_shifts}[name]
     wide = fit(g, x, window.begin, window.end)
     seen = _by_group(g, wide, window, groups, folded=bool(fold))
     given = _by_group(g, dy, window, groups, folded=bool(fold))
+    emit = {"columns": _dw_by_columns, "shifts": _dw_by_shifts}[name]
     return emit(g, seen, given, window.padded(), groups)
+
+
+def _dw_channels_last(g: Emitter, x: Tensor, dy: Tensor, window: Window, groups: int) -> Tensor:
+    """One Conv of x by dy, items as channels, the channels of x as the end of its last axis.
+
+    There a step of one place is a step of C/G, so the strides become dilations, times C/G on the
+    last axis. The kernel's own copying then moves long runs, and its one product sums over all.
+    """
+    o, c = dy.shape[1], x.shape[1] // groups
+    met = fit(g, x, [0] * len(window.kernel), [min(0, end) for end in window.end])
+    space = met.shape[2:]
+    image = _channels_at_end(g, met, groups, space)
+    steps = [1] * (len(space) - 1) + [c]
+    ends = [max(0, end) for end in window.end]
+    pads = [pad * step for pad, step in zip([*window.begin, *ends], steps * 2, strict=True)]
+    taps = g.op(
+        "Conv",
+        image,
+        g.transpose(dy, [1, 0, *[axis + 2 for axis in window.axes]]),
+        pads=pads,
+        dilations=[stride * step for stride, step in zip(window.strides, steps, strict=True)],
+        strides=list(window.dilations),
+        group=groups,
+    )
+    return _weight(g, g.reshape(taps, (o, prod(window.kernel), c)), window)
+
+
+def _channels_at_end(g: Emitter, x: Tensor, groups: int, space: tuple[int, ...]) -> Tensor:
+    """(N, C, X...) as (1, G·N, X..., C/G) with the last two axes as one."""
+    n, c = x.shape[0], x.shape[1] // groups
+    # Three axes: ONNX Runtime transposes two at the end fast, and slowly in the midst of five.
+    last = g.transpose(g.reshape(x, (n * groups, c, prod(space))), [0, 2, 1])
+    if groups > 1:
+        last = g.transpose(g.reshape(last, (n, groups, prod(space) * c)), [1, 0, 2])
+    return g.reshape(last, (1, groups * n, *space[:-1], space[-1] * c))
 
 
 def _by_group(g: Emitter, x: Tensor, window: Window, groups: int, *, folded: bool) -> Tensor:
@@ -161,35 +192,25 @@ def _product(g: Emitter, a: Tensor, b: Tensor, groups: int) -> Tensor:
 
 def _dw_by_columns(g: Emitter, x: Tensor, dy: Tensor, window: Window, groups: int) -> Tensor:
     found = _product(g, dy, _columns(g, x, window, window.axes), groups)
-    return _channels_first(g, found, x.shape[1], window)
-
-
-def _dw_by_rows(g: Emitter, x: Tensor, dy: Tensor, window: Window, groups: int) -> Tensor:
-    columns = _columns(g, x, window, window.axes[1:])
-    met = [met_by(g, columns, window, 0, index) for index in range(window.kernel[0])]
-    found = [_product(g, dy, part, groups) for part in met]
-    return _channels_first(g, g.concat(found, 2), x.shape[1], window)
+    rows = groups * dy.shape[1]
+    return _weight(g, g.reshape(found, (rows, prod(window.kernel), x.shape[1])), window)
 
 
 def _dw_by_shifts(g: Emitter, x: Tensor, dy: Tensor, window: Window, groups: int) -> Tensor:
-    """Both sides cover all rows that windows reach; needs stride 1 on the first axis."""
+    """Both sides cover all rows that windows reach; the first axis has stride 1."""
     columns = _columns(g, x, window, window.axes[1:])
     place = dy.rank - len(window.kernel)
     rows, step = window.kernel[0], window.dilations[0]
     shifted = [moved(g, dy, place, row * step, window.reach[0]) for row in range(rows)]
     found = _product(g, g.concat(shifted, 1), columns, groups)
-    o, c = dy.shape[1], x.shape[1]
-    split = g.reshape(found, (groups, rows, o, prod(window.kernel[1:]), c))
-    return _weight(g, g.transpose(split, [0, 2, 4, 1, 3]), window)
+    o, rest = dy.shape[1], prod(window.kernel[1:]) * x.shape[1]
+    by_output = g.transpose(g.reshape(found, (groups, rows, o, rest)), [0, 2, 1, 3])
+    taps = (groups * o, prod(window.kernel), x.shape[1])
+    return _weight(g, g.reshape(by_output, taps), window)
 
 
-def _channels_first(g: Emitter, found: Tensor, c: int, window: Window) -> Tensor:
-    """(G, o, K...·c) as (O, c, K...)."""
-    split = g.reshape(found, (*found.shape[:2], prod(window.kernel), c))
-    return _weight(g, g.transpose(split, [0, 1, 3, 2]), window)
-
-
-def _weight(g: Emitter, found: Tensor, window: Window) -> Tensor:
-    """(G, o, c, ...) as (O, c, K...)."""
-    groups, o, c = found.shape[:3]
-    return g.reshape(found, (groups * o, c, *window.kernel))
+def _weight(g: Emitter, taps: Tensor, window: Window) -> Tensor:
+    """(O, K, c), with K kernel positions in row-major order, as (O, c, K...)."""
+    o, positions, c = taps.shape
+    swapped = g.transpose(taps, [0, 2, 1]) if positions > 1 else taps
+    return g.reshape(swapped, (o, c, *window.kernel))

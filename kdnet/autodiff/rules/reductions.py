@@ -10,9 +10,15 @@ from kdnet.graph import Emitter, Tensor
 
 def _axes(call: Call) -> list[int]:
     rank = call.x.rank
-    if len(call.op.inputs) < 2:
-        return list(range(rank))
-    return [axis % rank for axis in call.constant(1)] or list(range(rank))
+    given = call.constant(1) if len(call.op.inputs) > 1 else []
+    if not given and call.attrs.get("noop_with_empty_axes", 0):
+        call.unsupported("with noop_with_empty_axes")
+    return [axis % rank for axis in given] or list(range(rank))
+
+
+def _by_input(call: Call, dx: Tensor) -> Gradients:
+    """The axes, where they are an input, have no gradient."""
+    return [dx, None][: len(call.op.inputs)]
 
 
 def _kept(g: Emitter, call: Call, reduced: Tensor, axes: list[int]) -> Tensor:
@@ -24,7 +30,7 @@ def _kept(g: Emitter, call: Call, reduced: Tensor, axes: list[int]) -> Tensor:
 @vjp("ReduceSum")
 def reduce_sum_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     """Σ x ⇒ dx = dy at every place."""
-    return g.expand(_kept(g, call, dy, _axes(call)), call.x.shape), None
+    return _by_input(call, g.expand(_kept(g, call, dy, _axes(call)), call.x.shape))
 
 
 @vjp("ReduceMean")
@@ -32,7 +38,8 @@ def reduce_mean_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     """Σ x / n ⇒ dx = dy / n at every place."""
     axes = _axes(call)
     count = prod(call.x.shape[axis] for axis in axes)
-    return g.expand(_kept(g, call, g.mul(dy, 1.0 / count), axes), call.x.shape), None
+    share = _kept(g, call, g.mul(dy, 1.0 / count), axes)
+    return _by_input(call, g.expand(share, call.x.shape))
 
 
 @vjp("ReduceMax", "ReduceMin")
@@ -41,4 +48,4 @@ def reduce_extremum_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     axes = _axes(call)
     hit = g.cast(g.equal(call.x, _kept(g, call, call.y, axes)), call.x.dtype)
     ties = g.reduce_sum(hit, axes, keepdims=True)
-    return g.mul(hit, g.div(_kept(g, call, dy, axes), ties)), None
+    return _by_input(call, g.mul(hit, g.div(_kept(g, call, dy, axes), ties)))
