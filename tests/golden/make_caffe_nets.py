@@ -21,7 +21,10 @@ from caffe.proto import caffe_pb2
 from make_caffe_layers import HERE, apart, generator
 from make_caffe_solvers import inside_new_folder, params_of
 
-LENET_SEED = 20
+# Of the seeds 1 to 24 the one whose twenty steps stay furthest from ReLU's kink: in float64 no
+# unit comes nearer than 4e-6. Where one does (20: 2e-7), two correct programs may round it to two
+# sides, and their losses part by 1e-5 a few iterations later.
+LENET_SEED = 12
 LENET_ITERATIONS = 20
 LENET_BATCH = 64
 TINY_BATCH = 16
