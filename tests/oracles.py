@@ -179,3 +179,20 @@ def max_places(x: Array, y: Array, kernel: Sequence[int], stride: Sequence[int])
         i, j = np.argwhere(seen == y[n, c, p, q])[0]
         mask[n, c, p, q] = (row + i) * columns + column + j
     return mask
+
+
+def max_pool_gradient(
+    x: Array, dy: Array, kernel: Sequence[int], strides: Sequence[int], begin: Sequence[int]
+) -> Array:
+    """dy of each window added to its first maximum in row-major order."""
+    dx = np.zeros(x.shape)
+    for n, c, *place in np.ndindex(*dy.shape):
+        start = [o * s - b for o, s, b in zip(place, strides, begin, strict=True)]
+        best = None
+        for tap in _taps(kernel):
+            at = tuple(a + i for a, i in zip(start, tap, strict=True))
+            inside = all(0 <= p < size for p, size in zip(at, x.shape[2:], strict=True))
+            if inside and (best is None or x[(n, c, *at)] > x[(n, c, *best)]):
+                best = at
+        dx[(n, c, *best)] += dy[(n, c, *place)]
+    return dx

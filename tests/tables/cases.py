@@ -71,14 +71,15 @@ class OpCase:
     """One op of the standard with a gradient rule.
 
     ``shapes`` has an entry for each input: a shape (drawn from ``domain``, or from its own entry
-    where that is a sequence), a list of integers (a constant, such as axes) or None (absent).
+    where that is a sequence), a list of integers (a constant, such as axes), a number (a constant
+    of the graph's float type) or None (absent).
     ``wrt`` are the inputs whose gradients are checked. ``lowerings`` forces the choices of
     kdnet.autodiff.policy by function name.
     """
 
     id: str
     op: str
-    shapes: Sequence[Shape | list[int] | None]
+    shapes: Sequence[Shape | list[int] | float | None]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     domain: Domain | Sequence[Domain] = normal
     wrt: Sequence[int] = (0,)

@@ -1,0 +1,192 @@
+"""Every gradient rule: forward and backward against differences, the standard and ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+from gradcheck import Check, Program, Traced
+from tables.cases import OpCase, draw, tied
+from tables.op_rules import CASES
+from tables.op_rules_vision import POOLS, REFUSED
+
+from kdnet.autodiff import policy, registry, rule_names, vjp
+from kdnet.autodiff.windows import Window
+from kdnet.errors import GraphError
+from kdnet.graph import Emitter
+
+SAME = {"pads": [1, 1, 1, 1]}
+# provider, shapes of x and w, attributes: lowerings of the weight's and of the input's gradient
+CHOICES = [
+    ("cpu", (64, 1, 28, 28), (20, 1, 5, 5), {}, ("columns", "transposed")),
+    ("cpu", (64, 20, 12, 12), (50, 20, 5, 5), {}, ("channels-last", "transposed")),
+    ("cpu", (32, 64, 28, 28), (64, 64, 3, 3), SAME, ("channels-last", "flipped")),
+    ("cpu", (32, 64, 28, 28), (64, 1, 3, 3), {**SAME, "group": 64}, ("columns", "transposed")),
+    ("cpu", (32, 64, 28, 28), (64, 64, 1, 1), {}, ("columns", "flipped")),
+    ("cpu", (8, 512, 7, 7), (2048, 512, 1, 1), {}, ("columns-folded", "flipped")),
+    ("cpu", (8, 9, 28, 28), (9, 9, 3, 3), {"dilations": [2, 2]}, ("columns", "transposed")),
+    ("cuda", (64, 3, 28, 28), (64, 3, 3, 3), SAME, ("columns-folded", "transposed")),
+    ("cuda", (64, 64, 28, 28), (64, 64, 3, 3), SAME, ("shifts-folded", "transposed")),
+    ("cuda", (4, 64, 9, 9), (64, 64, 3, 3), {"strides": [2, 2]}, ("columns-folded", "transposed")),
+]
+# The statistics that this rule is given must belong to its input: no row draws such numbers.
+CHECKED_ELSEWHERE = {"Standardize": "test_normalization_rules.py"}
+
+
+def program(case: OpCase) -> Program:
+    """The op alone, on numbers from its domain."""
+    rng = np.random.default_rng(sum(map(ord, case.id)))
+    arrays = {
+        f"x{index}": draw(case.domain, index, rng, shape)
+        for index, shape in enumerate(case.shapes)
+        if isinstance(shape, tuple)
+    }
+
+    def build(g, inputs):
+        given = [_input(g, shape, inputs.get(f"x{i}")) for i, shape in enumerate(case.shapes)]
+        outputs = g.multi(case.op, *given, count=case.outputs, **case.attrs)
+        return {f"y{index}": output for index, output in enumerate(outputs)}
+
+    return Program(build, arrays, tuple(f"x{index}" for index in case.wrt), case.provider)
+
+
+def _input(g, shape, tensor):
+    if isinstance(shape, list):
+        return g.ints(*shape)
+    return g.constant(shape) if isinstance(shape, float) else tensor
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.id)
+def check(request, monkeypatch):
+    for function, name in request.param.lowerings.items():
+        assert hasattr(policy, function)
+        monkeypatch.setattr(policy, function, lambda *_shapes, name=name: name)
+    return Check(program(request.param), request.param.tol, request.param.ort_tol)
+
+
+def test_rule(check):
+    check.all()
+
+
+def test_every_rule_has_a_row():
+    tested = {case.op for case in CASES}
+    assert set(rule_names()) == tested | set(CHECKED_ELSEWHERE)
+    for rule, file in CHECKED_ELSEWHERE.items():
+        assert rule in (Path(__file__).parent / file).read_text()
+
+
+def test_ids_are_unique_and_sorted():
+    ids = [case.id for case in CASES]
+    assert ids == sorted(set(ids))
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", POOLS)
+def test_a_maximum_held_twice_passes_its_gradient_to_the_first(name, provider):
+    shape, attrs = POOLS[name]
+    x = tied(np.random.default_rng(7), shape)
+    program = Program(
+        lambda g, given: {"y": g.op("MaxPool", given["x"], **attrs)}, {"x": x}, ("x",), provider
+    )
+    check = Check(program)
+    pads = attrs.get("pads", [0] * 2 * len(shape[2:]))
+    expected = oracles.max_pool_gradient(
+        x,
+        check.seeds["seed/y"],
+        attrs["kernel_shape"],
+        attrs.get("strides", [1] * len(shape[2:])),
+        pads[: len(shape[2:])],
+    )
+    np.testing.assert_allclose(check.gradient("x"), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_cuda_gets_no_op_that_only_the_cpu_has(case):
+    traced = Traced(replace(program(case), provider="cuda"))
+    traced.with_gradients(traced.program.wrt)
+    for op in traced.g.ops[traced.forward_count :]:
+        pads = list(op.attrs.get("pads", []))
+        equal = pads[: len(pads) // 2] == pads[len(pads) // 2 :]
+        assert op.type not in {"Col2Im", "MaxUnpool"}
+        assert equal or op.type != "ConvTranspose", f"{op.name}: unequal pads"
+        assert len(op.outputs) == 1 or op.type != "MaxPool", f"{op.name}: Indices"
+
+
+@pytest.mark.parametrize(("provider", "x", "w", "attrs", "names"), CHOICES)
+def test_the_policy_chooses(provider, x, w, attrs, names):
+    g = Emitter(provider=provider)
+    image, weight = g.input("x", x), g.input("w", w)
+    y = g.op("Conv", image, weight, **attrs)
+    window = Window.of(image, y, w[2:], attrs)
+    groups = attrs.get("group", 1)
+    assert names == (
+        policy.conv_weight_gradient(provider, window, x, y.shape, groups),
+        policy.conv_input_gradient(provider, window, w[1], groups),
+    )
+
+
+def test_a_tie_of_two_tensors_goes_to_the_first():
+    def build(g, given):
+        return {"y": g.maximum(given["a"], given["b"]), "z": g.minimum(given["a"], given["b"])}
+
+    same = np.array([1.0, 2.0])
+    check = Check(Program(build, {"a": same, "b": same}, ("a", "b")))
+    total = check.seeds["seed/y"] + check.seeds["seed/z"]
+    np.testing.assert_allclose(check.gradient("a"), total)
+    np.testing.assert_array_equal(check.gradient("b"), 0)
+
+
+@pytest.mark.parametrize(("op", "shapes", "attrs", "text"), REFUSED)
+def test_what_has_no_gradient_is_said(op, shapes, attrs, text):
+    alone = program(OpCase("refused", op, shapes, attrs))
+    with pytest.raises(GraphError) as caught:
+        Traced(alone).with_gradients(tuple(alone.arrays))
+    (fault,) = caught.value.diagnostics
+    assert fault.code == "unsupported-gradient"
+    assert fault.message == f"no gradient of {op} {text}, at {op}"
+
+
+def test_an_op_without_a_rule_is_said():
+    with pytest.raises(GraphError) as caught:
+        Traced(program(OpCase("no-rule", "Erf", [(2, 3)]))).with_gradients(("x0",))
+    (fault,) = caught.value.diagnostics
+    assert (fault.code, fault.message) == ("no-gradient-rule", "Erf has no gradient rule: Erf")
+
+
+def test_a_wrong_gradient_is_found():
+    def build(g, given):
+        return {"y": g.mul(given["x"], g.stop_gradient(given["x"]))}
+
+    check = Check(Program(build, {"x": np.array([1.0, 2.0, 3.0])}, ("x",)))
+    with pytest.raises(AssertionError, match="directional derivative off by"):
+        check.finite_differences()
+
+
+def test_a_gradient_wrong_at_one_element_is_found():
+    def build(g, given):
+        most = g.slice(given["x"], [0], [1], [64])
+        return {"y": g.concat([g.stop_gradient(g.slice(given["x"], [0], [0], [1])), most], 0)}
+
+    check = Check(Program(build, {"x": np.ones(64)}, ("x",)))
+    with pytest.raises(AssertionError, match=r"d/dx\[0\]: rule 0, differences"):
+        check._by_element("x")
+
+
+def test_a_gradient_op_in_vain_is_found():
+    def build(g, given):
+        return {"y": g.op("LRN", given["x"], rule="Wasteful", size=1)}
+
+    @vjp("Wasteful")
+    def wasteful(g, _call, dy):
+        g.neg(dy)
+        return (dy,)
+
+    try:
+        check = Check(Program(build, {"x": np.ones((1, 1, 2, 2))}, ("x",)))
+        with pytest.raises(AssertionError, match="in vain"):
+            check.frozen()
+    finally:
+        registry._RULES.pop("Wasteful")
