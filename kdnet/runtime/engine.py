@@ -16,6 +16,8 @@ from kdnet.runtime.failures import session_failure, step_failure
 from kdnet.runtime.state import StateBuffers
 
 Array = NDArray[Any]
+# The runtime's highest severity of log messages.
+FATAL = 4
 # Fuses Pad(0) with MaxPool into padding by minus infinity: wrong where all inputs are negative.
 DISABLED_OPTIMIZERS = ["Pad_Fusion"]
 
@@ -66,7 +68,8 @@ class Engine:
     def _start(self, threads: int) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = threads or thread_count()
-        options.log_severity_level = 3
+        # Errors are raised, and told with their place: the runtime need not print them too.
+        options.log_severity_level = FATAL
         if self._held:
             # The arrays must outlive the session: it reads them without a copy.
             options.add_external_initializers(list(self._held), list(self._held.values()))
