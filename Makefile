@@ -74,10 +74,12 @@ proto: $(PROTO_VENV)/.installed ## regenerate kdnet/schema/kdnet_pb2 from proto/
 	$(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path proto \
 		--python_out kdnet/schema --pyi_out kdnet/schema proto/kdnet.proto
 
-docs: $(INSTALLED) ## regenerate docs/layers.md from the layers and the schema
+docs: $(INSTALLED) ## regenerate docs/layers.md, and the layers in the README
 	@mkdir -p docs build
 	$(BIN)/kdnet layers --markdown > build/layers.md
 	@mv build/layers.md docs/layers.md
+	$(BIN)/kdnet layers --readme README.md > build/README.md
+	@mv build/README.md README.md
 
 # --- checks
 
@@ -95,6 +97,7 @@ type: $(INSTALLED)
 check: lint type ## format, lint, types, imports, size budgets, generated files
 	$(BIN)/python -m pytest --quiet tests/test_architecture.py
 	$(BIN)/kdnet layers --markdown | diff -u docs/layers.md -
+	$(BIN)/kdnet layers --readme README.md | diff -u README.md -
 
 test: check ## every check and test
 	$(BIN)/python -m pytest -n 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor as Field
@@ -86,6 +88,13 @@ def parameter_lines(cls: type[Layer]) -> list[str]:
 def summary(type_name: str) -> str:
     """The first line of a layer's documentation."""
     return inspect.cleandoc(class_of_type(type_name).__doc__ or "").partition("\n")[0]
+
+
+def with_names(text: str) -> str:
+    """A document with every layer type between its ``<!-- layers -->`` marks."""
+    names = textwrap.fill(", ".join(layer_types()) + ".", 110)
+    block = f"<!-- layers -->\n{names}\n<!-- /layers -->"
+    return re.sub(r"<!-- layers -->.*?<!-- /layers -->", block, text, flags=re.DOTALL)
 
 
 def catalogue() -> str:
