@@ -28,6 +28,7 @@ CHOICES = [
     ("cpu", (32, 64, 28, 28), (64, 64, 1, 1), {}, ("columns", "flipped")),
     ("cpu", (8, 512, 7, 7), (2048, 512, 1, 1), {}, ("columns-folded", "flipped")),
     ("cpu", (8, 9, 28, 28), (9, 9, 3, 3), {"dilations": [2, 2]}, ("columns", "transposed")),
+    ("cpu", (100, 32, 8, 8), (64, 32, 3, 3), SAME, ("channels-last", "transposed")),
     ("cuda", (64, 3, 28, 28), (64, 3, 3, 3), SAME, ("columns-folded", "transposed")),
     ("cuda", (64, 64, 28, 28), (64, 64, 3, 3), SAME, ("shifts-folded", "transposed")),
     ("cuda", (4, 64, 9, 9), (64, 64, 3, 3), {"strides": [2, 2]}, ("columns-folded", "transposed")),

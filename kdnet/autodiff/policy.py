@@ -18,12 +18,15 @@ Shape = tuple[int, ...]
 def conv_input_gradient(provider: str, window: Window, channels: int, groups: int) -> str:
     """``transposed`` (a ConvTranspose) or ``flipped`` (a Conv with the weight reversed).
 
-    A ConvTranspose multiplies matrices and then adds up on one thread; a Conv at stride 1 adds
-    nothing up, but has more to multiply where the output is smaller than the input.
+    A ConvTranspose multiplies matrices and then adds up on one thread. A Conv adds nothing up,
+    but has more to multiply where the output is smaller than the input, and few channels or
+    places make its products thin.
     """
-    same = window.size == window.out and set(window.strides) == {1}
-    wide = channels >= 16 and groups == 1
-    return "flipped" if provider != CUDA and same and wide else "transposed"
+    if provider == CUDA or groups > 1 or set(window.strides) != {1}:
+        return "transposed"
+    pointwise = set(window.kernel) == {1}
+    thick = channels >= 16 and prod(window.size) >= 128
+    return "flipped" if window.size == window.out and (pointwise or thick) else "transposed"
 
 
 def conv_weight_gradient(provider: str, window: Window, x: Shape, dy: Shape, groups: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdnet.autodiff import policy
 from kdnet.autodiff.registry import Call, Gradients, vjp
-from kdnet.autodiff.windows import Window, fit, met_by, spread
+from kdnet.autodiff.windows import Window, fit, met_by_each, spread
 from kdnet.graph import Emitter, Tensor
 
 
@@ -109,8 +109,8 @@ def _first_takes_all(
     What no other position took is the last one's: it needs no comparison.
     """
     parts: list[Tensor] = []
-    for index in range(window.kernel[axis] - 1):
-        met = met_by(g, source, window, axis, index, -np.inf)
+    count = window.kernel[axis] - 1
+    for met in met_by_each(g, source, window, axis, count, -np.inf):
         taken = g.mul(g.cast(g.equal(met, target), dy.dtype), dy)
         parts.append(taken)
         dy = g.sub(dy, taken)
