@@ -16,16 +16,20 @@ import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from joined import NETS, RATE, Net, batches, initial_weights, prototxt, solver_text
 from timing import Time, block, clock_for, machine
 
+if TYPE_CHECKING:
+    from kdnet.compile import Training
+
 RESULTS = Path(__file__).parent / "results"
+BLOCKED = "kdnet, blocked"
 CHECKED_STEPS = 5
 TOLERANCE = 1e-4
 BLOCK_S = 0.3
@@ -49,10 +53,15 @@ class Step(Protocol):
 
 
 class KdnetStep:
-    """kdnet's step graph in one session."""
+    """kdnet's step graph in one session; ``convolutions`` is "standard" or "blocked"."""
 
     def __init__(
-        self, net: Net, weights: Mapping[str, np.ndarray], device: str, threads: int
+        self,
+        net: Net,
+        weights: Mapping[str, np.ndarray],
+        device: str,
+        threads: int,
+        convolutions: str = "standard",
     ) -> None:
         from kdnet.compile import compile_training
         from kdnet.net import NetState, SolverModel, resolve_net
@@ -66,6 +75,8 @@ class KdnetStep:
         training = compile_training(
             resolved, SolverModel(solver.message, solver.source), provider=device
         )
+        if convolutions == "blocked":
+            training = _blocked(training)
         place, _ = choose_device(device)
         self.stepper = Stepper(training, place, weights, threads=threads)
 
@@ -75,11 +86,19 @@ class KdnetStep:
         return float(values["output/loss"]), float(values["output/ts_loss"])
 
 
+def _blocked(training: Training) -> Training:
+    from blocked import block_size, blocked
+
+    model, _ = blocked(training.main.model, block_size())
+    return replace(training, main=replace(training.main, model=model))
+
+
 def contestant(name: str, net: Net, device: str, threads: int) -> Step:
     """Build one by its name."""
     weights = initial_weights(net)
-    if name == "kdnet":
-        return KdnetStep(net, weights, device, threads)
+    if name.startswith("kdnet"):
+        convolutions = "blocked" if name == BLOCKED else "standard"
+        return KdnetStep(net, weights, device, threads, convolutions)
     import torch
     from torch_nets import TorchStep
 
@@ -189,12 +208,13 @@ def race(names: Sequence[str], net: Net, options: argparse.Namespace) -> dict[st
     return found
 
 
-def contestants(device: str) -> list[str]:
+def contestants(options: argparse.Namespace) -> list[str]:
     """kdnet, and PyTorch's where it is installed."""
+    ours = ["kdnet", BLOCKED] if options.blocked else ["kdnet"]
     if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed here: kdnet runs alone")
-        return ["kdnet"]
-    return ["kdnet", *TORCH[device]]
+        return ours
+    return [*ours, *TORCH[options.device]]
 
 
 def save(device: str, report: Mapping[str, object]) -> Path:
@@ -213,8 +233,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="1 times the CPU, not the clock")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--save", action="store_true", help="write results/step_<device>.json")
+    parser.add_argument("--blocked", action="store_true", help="also with blocked.py, CPU only")
     options = parser.parse_args()
-    names = contestants(options.device)
+    names = contestants(options)
     results = {}
     for key in options.nets:
         times = race(names, NETS[key], options)
