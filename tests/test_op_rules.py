@@ -13,10 +13,10 @@ from tables.cases import OpCase, draw, tied
 from tables.op_rules import CASES
 from tables.op_rules_vision import POOLS, REFUSED
 
-from kdnet.autodiff import policy, registry, rule_names, vjp
+from kdnet.autodiff import Call, policy, registry, rule_names, vjp
 from kdnet.autodiff.windows import Window
 from kdnet.errors import GraphError
-from kdnet.graph import Emitter
+from kdnet.graph import Emitter, Op
 
 SAME = {"pads": [1, 1, 1, 1]}
 # provider, shapes of x and w, attributes: lowerings of the weight's and of the input's gradient
@@ -155,6 +155,19 @@ def test_an_op_without_a_rule_is_said():
         Traced(program(OpCase("no-rule", "Erf", [(2, 3)]))).with_gradients(("x0",))
     (fault,) = caught.value.diagnostics
     assert (fault.code, fault.message) == ("no-gradient-rule", "Erf has no gradient rule: Erf")
+
+
+def test_a_computed_input_where_a_constant_is_needed_is_said():
+    g = Emitter()
+    x, axes = g.input("x", (2, 3)), g.input("axes", (1,), np.int64)
+    op = Op("ReduceSum", "total", (x, axes), (g.input("y", (2,)),), {}, "net:1:2")
+    with pytest.raises(GraphError, match=r"a computed input 1, at total \(net:1:2\)"):
+        registry.rule_of(op)(g, Call(op, (True, False)), op.output)
+
+
+def test_two_rules_for_an_op_are_refused():
+    with pytest.raises(ValueError, match=r"two gradient rules for Relu: .*activations and "):
+        vjp("Relu")(lambda *_: ())
 
 
 def test_a_wrong_gradient_is_found():

@@ -128,7 +128,9 @@ class Pooling(Layer):
             f"with kernel {kernel}, stride {stride} and pad {pad} there is a window without input"
         )
         self.require_shape(count > 0 and last < size, bottom=0, say=f"{say} on an axis of {size}")
-        return Side(size, kernel, stride, pad, count)
+        # Nothing changes beyond the padded input, but the op rules' work grows with both.
+        whole = size + 2 * pad
+        return Side(size, min(kernel, whole), min(stride, whole), pad, count)
 
     def emit(self, g: Emitter, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """One pooling op whose end pads make Caffe's output size."""

@@ -220,6 +220,14 @@ CASES = (
         "global_pooling: true stride: 1 pad: 0",
         kernel=(3, 4),
     ),
+    _pool(
+        "max_huge",
+        (1, 2, 3, 4),
+        "kernel_size: 4000000000 stride: 4000000000 pad: 1",
+        kernel=(4 * 10**9, 4 * 10**9),
+        stride=(4 * 10**9, 4 * 10**9),
+        pad=(1, 1),
+    ),
     LayerCase(
         "Pooling/max_mask",
         'type: "Pooling" pooling_param { kernel_h: 3 kernel_w: 2 stride: 2 }',
