@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 
 import numpy as np
@@ -216,9 +217,9 @@ def test_a_row_is_named_after_its_type(case: LayerCase | DataCase) -> None:
 @pytest.mark.parametrize("type_name", layer_types())
 def test_docstrings_follow_the_template(type_name: str) -> None:
     model = layer_model(f'type: "{type_name}"', "TRAIN", 0, 0)
-    text = layer_class(model).__doc__ or ""
+    text = inspect.cleandoc(layer_class(model).__doc__ or "")
     headings = ("Shapes:", "Parameters:", "Gradient:", "Differs from Caffe:", "Faults:", "Source:")
-    places = [text.find(f"    {heading}") for heading in headings]
+    places = [text.find(f"\n{heading}") for heading in headings]
     assert -1 not in places
     assert places == sorted(places)
     assert text.splitlines()[0].endswith(".")
