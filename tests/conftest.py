@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def workplace(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for asset in assets.iterdir():
         (tmp_path / asset.name).symlink_to(asset)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     return tmp_path
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +81,8 @@ base_lr: 0.1 lr_policy: "step" gamma: 0.5 stepsize: 4 momentum: 0.9 weight_decay
 max_iter: 6 iter_size: 2 display: 2 test_iter: 2 test_interval: 3 snapshot_prefix: "run"
 random_seed: 5
 """
+WEIGHTS = ("--weights", "teacher.caffemodel")
+JOINED = ("train", "joined.prototxt", *WEIGHTS, "--device", "cpu")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,32 @@ def run(*arguments: object) -> Ended:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+def ok(*arguments: object) -> Ended:
+    """Run a command that must succeed."""
+    ended = run(*arguments)
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def process(folder: Path, *arguments: object, code: str = "") -> Ended:
+    """Run ``kdnet``, or the program ``code``, as a process of its own in ``folder``."""
+    start = ["-c", code] if code else ["-m", "kdnet"]
+    command = [sys.executable, *start, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def said(ended: Ended, pattern: str) -> bool:
+    """Whether a log line has the pattern."""
+    return any(re.search(pattern, line) for line in ended.log)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace what the file must hold."""
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
 
 
 def write_digits(folder: Path, count: int = 60) -> None:

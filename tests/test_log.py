@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_nets import LOG_LINE, Ended, run
+from small_nets import JOINED as TRAIN
+from small_nets import LOG_LINE, Ended, process, run
 
 from kdnet.compile import Report
 from kdnet.errors import Diagnostic, KdnetError, Span
 from kdnet.runtime import CaffeLog
 from kdnet.runtime.log import score_text
 
-TRAIN = ("train", "joined.prototxt", "--weights", "teacher.caffemodel", "--device", "cpu")
 GLOG = re.compile(
     r"I(?P<month>\d\d)(?P<day>\d\d) (?P<time>\d\d:\d\d:\d\d\.\d{6}) +(?P<thread>\d+) "
     r"(?P<file>[\w.]+):(?P<line>\d+)\] (?P<text>.*)"
@@ -216,8 +216,8 @@ def test_a_terminal_shows_a_bar_below_whole_log_lines(joined: Path) -> None:
 
 
 def test_a_pipe_shows_no_bar_and_no_colour(joined: Path) -> None:
-    command = [sys.executable, "-m", "kdnet", *TRAIN]
-    done = subprocess.run(command, cwd=joined, capture_output=True, text=True, check=True)
-    assert "\x1b" not in done.stderr
-    assert "━" not in done.stderr
-    assert done.stdout == ""
+    ended = process(joined, *TRAIN)
+    assert ended.code == 0
+    assert "\x1b" not in ended.err
+    assert "━" not in ended.err
+    assert ended.out == ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_nets import Ended, run
+from small_nets import JOINED as TRAIN
+from small_nets import Ended, ok, process, run
 
 from kdnet.errors import WeightsError
 from kdnet.runtime.snapshots import load
@@ -17,13 +16,10 @@ from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import read_weights
 
 CAFFE = Path(__file__).parent / "golden" / "caffe"
-TRAIN = ("train", "joined.prototxt", "--weights", "teacher.caffemodel", "--device", "cpu")
 
 
 def trained(*more: object) -> Ended:
-    ended = run(*TRAIN, *more)
-    assert ended.code == 0, ended.err
-    return ended
+    return ok(*TRAIN, *more)
 
 
 def edit(path: Path, change: object) -> None:
@@ -213,9 +209,7 @@ def test_a_full_disk_leaves_the_old_snapshot_whole(limit: int, joined: Path) -> 
     trained("--max-iter", 4)
     before = {path.name: path.read_bytes() for path in joined.glob("run_iter_4.*")}
     assert min(len(content) for content in before.values()) > limit
-    command = [sys.executable, "-B", "-c", FULL_DISK, str(limit), *TRAIN, "--max-iter", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=joined)
-    ended = Ended(done.returncode, done.stdout, done.stderr)
+    ended = process(joined, limit, *TRAIN, "--max-iter", 4, code=FULL_DISK)
     assert ended.faults == (
         'error: cannot write "run_iter_4.caffemodel": File too large [cannot-write]\n'
     )

@@ -7,23 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_nets import Ended, run, write_digits
+from small_nets import JOINED as TRAIN
+from small_nets import Ended, edit, ok, run
 
 from kdnet.data.lmdb_writer import write_database
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import read_weights
 
-TRAIN = ("train", "joined.prototxt", "--weights", "teacher.caffemodel", "--device", "cpu")
-
-
-def change(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
 
 def with_solver(folder: Path, old: str, new: str, net: str = "joined") -> None:
-    change(folder / f"{net}_solver.prototxt", old, new)
+    edit(folder / f"{net}_solver.prototxt", old, new)
 
 
 def matching(ended: Ended, pattern: str) -> list[str]:
@@ -31,9 +24,7 @@ def matching(ended: Ended, pattern: str) -> list[str]:
 
 
 def trained(*more: object) -> Ended:
-    ended = run(*TRAIN, *more)
-    assert ended.code == 0, ended.err
-    return ended
+    return ok(*TRAIN, *more)
 
 
 def snapshot(folder: Path, iteration: int) -> bytes:
@@ -86,7 +77,7 @@ def test_dropout_noise_belongs_to_the_seed(joined: Path) -> None:
         trained("--seed", seed, "--weights", weights, "--out", f"s{len(files)}")
         files.append(snapshot(joined / f"s{len(files)}", 6))
     assert files[0] == files[1] != files[2]
-    change(joined / "joined.prototxt", "dropout_ratio: 0.25", "dropout_ratio: 0")
+    edit(joined / "joined.prototxt", "dropout_ratio: 0.25", "dropout_ratio: 0")
     for seed in (5, 6):
         trained("--seed", seed, "--weights", weights, "--out", f"s{len(files)}")
         files.append(snapshot(joined / f"s{len(files)}", 6))
@@ -205,8 +196,7 @@ def test_the_learning_rate_follows_the_policy(joined: Path) -> None:
 
 
 def test_data_that_fails_on_the_way_loses_no_work(joined: Path) -> None:
-    change(joined / "joined.prototxt", "digits_lmdb", "late_lmdb")
-    write_digits(joined / "good_lmdb", 30)
+    edit(joined / "joined.prototxt", "digits_lmdb", "late_lmdb")
     records = []
     for index in range(30):
         label = 9 if index == 26 else index % 3
@@ -240,7 +230,7 @@ def test_labels_that_are_no_numbers_are_refused(joined: Path) -> None:
 
 
 def test_a_loss_without_a_named_top_is_still_found(joined: Path) -> None:
-    change(joined / "joined.prototxt", 'bottom: "label" top: "loss"', 'bottom: "label"')
+    edit(joined / "joined.prototxt", 'bottom: "label" top: "loss"', 'bottom: "label"')
     with_solver(joined, "base_lr: 0.1", "base_lr: 1e30")
     ended = run(*TRAIN)
     assert ended.code == 3

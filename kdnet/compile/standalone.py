@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from errno import EISDIR
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -86,8 +88,17 @@ def write_training(
 
 
 def _save(model: onnx.ModelProto, path: str) -> list[str]:
+    # A symbolic link stays a link: the file that it names is replaced.
+    target = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    if target.is_dir():
+        fail(WeightsError, "cannot-write", f'cannot write "{path}": {os.strerror(EISDIR)}')
     try:
-        # A symbolic link stays a link: the file that it names is replaced.
-        return [path, *save_model(model, os.path.realpath(path))[1:]]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Made in a folder of its own, since ONNX appends to a data file that is there already.
+        with TemporaryDirectory(prefix=".kdnet-", dir=target.parent) as made:
+            files = [Path(file) for file in save_model(model, str(Path(made) / target.name))]
+            for file in reversed(files):
+                file.replace(target.with_name(file.name))
     except OSError as error:
         fail(WeightsError, "cannot-write", f'cannot write "{path}": {error.strerror or error}')
+    return [path, *(str(target.with_name(file.name)) for file in files[1:])]
