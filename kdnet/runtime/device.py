@@ -64,8 +64,8 @@ def cuda_options() -> dict[str, str]:
     return dict(item.split("=", 1) for item in text.split(",") if "=" in item)
 
 
-def choose_device(wanted: str) -> tuple[Device, str]:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, and why.
+def choose_device(wanted: str, default: int = 0) -> tuple[Device, str]:
+    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, and why; N is else ``default``.
 
     Raises:
         UsageError: bad-device for any other text.
@@ -78,7 +78,7 @@ def choose_device(wanted: str) -> tuple[Device, str]:
     if wanted == "cpu":
         onnxruntime()
         return Device("cpu"), "asked for"
-    index = int(match.group(1) or 0)
+    index = int(match.group(1) or default)
     missing = why_no_cuda(index)
     if not missing:
         return Device("cuda", index), "asked for" if wanted != "auto" else "CUDA answers"

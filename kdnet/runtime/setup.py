@@ -34,17 +34,26 @@ from kdnet.weights import read_weights
 Array = NDArray[Any]
 
 
+# What a solver may say that changes nothing here, and why.
+IGNORED = {
+    "snapshot_format": "snapshots are binary protos, which Caffe reads as well",
+    "snapshot_diff": "gradients live only inside the step",
+    "debug_info": "blobs are not kept between layers",
+    "layer_wise_reduce": "one device trains",
+}
+
+
 def choose_run_device(options: TrainOptions, solver: SolverModel) -> tuple[Device, str]:
     """``--device`` wins; ``solver_mode: CPU`` means the CPU, and GPU alone means auto."""
     if options.device:
-        return choose_device(options.device)
+        return choose_device(options.device, solver.message.device_id)
     if (
         solver.message.HasField("solver_mode")
         and solver.message.solver_mode == pb.SolverParameter.CPU
     ):
         device, _ = choose_device("cpu")
         return device, "solver_mode: CPU"
-    return choose_device("auto")
+    return choose_device("auto", solver.message.device_id)
 
 
 def all_slots(training: Training, evaluations: Sequence[Evaluation]) -> list[WeightSlot]:
@@ -89,6 +98,7 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     """
     plan = make_plan(options, log)
     _check_solver(plan.solver)
+    _tell_ignored(plan.solver, log)
     device, why = choose_run_device(options, plan.solver)
     log.line(places.OWN, f"Device: {device} ({why}); seed: {plan.seed}")
     shapes, seed = options.input_shapes, plan.seed
@@ -130,6 +140,16 @@ def _check_solver(solver: SolverModel) -> None:
         hint = ("add max_iter to it, or pass --max-iter N",)
         span = solver.span("max_iter")
         fail(NetError, "missing-solver-field", text, span=span, help=hint)
+
+
+def _tell_ignored(solver: SolverModel, log: CaffeLog) -> None:
+    """Name the solver's fields that change nothing, where they differ from their default."""
+    stated = solver.message.ListFields()
+    for field, value in stated:
+        if field.name in IGNORED and value != field.default_value:
+            text = f"{field.name} is ignored: {IGNORED[field.name]}"
+            span = solver.span(field.name)
+            log.diagnostic(Diagnostic("ignored-solver-field", text, span, severity="warning"))
 
 
 def _tell_notes(run: Run) -> None:
