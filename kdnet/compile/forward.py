@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from kdnet.compile.program import Report
-from kdnet.compile.weights import Blob, WeightTable
+from kdnet.compile.weights import Blob, WeightTable, check_size
 from kdnet.errors import Diagnostic, Faults, GraphError, LayerError
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers import Layer, Trace, layer_class
@@ -130,6 +130,7 @@ def _bind_tops(forward: Forward, layer: Layer, tops: tuple[Tensor, ...]) -> None
         weights = [1.0]
     weights += [0.0] * (len(tops) - len(weights))
     for name, top, weight in zip(model.tops, tops, weights, strict=True):
+        check_size(layer, f'top "{name}"', top.shape)
         forward.blobs[name] = top
         forward.makers[name] = (model, weight)
         if weight:

@@ -56,9 +56,7 @@ class WeightTable:
             span = model.source.span(("param", len(weights)))
             layer.fail("too-many-params", f"{extra} param for {len(weights)} weight blobs", span)
         for index, weight in enumerate(weights):
-            if prod(weight.shape) > MAX_VALUES:
-                text = f"weight {index} of shape {weight.shape} has more than {MAX_VALUES} values"
-                layer.fail("blob-too-large", text, model.position)
+            check_size(layer, f"weight {index}", weight.shape)
         return [self._declare(g, model, index, weight) for index, weight in enumerate(weights)]
 
     def _check_name(self, layer: Layer) -> None:
@@ -130,6 +128,17 @@ class WeightTable:
         note = Note(f'"{blob.layer.name}" declares it first', blob.span)
         span = model.source.span(("param", index))
         raise LayerError(Diagnostic(code, text, span, (note,)))
+
+
+def check_size(layer: Layer, what: str, shape: tuple[int, ...]) -> None:
+    """Refuse a blob that no array could hold, before anybody makes one.
+
+    Raises:
+        LayerError: blob-too-large.
+    """
+    if prod(shape) > MAX_VALUES:
+        text = f"{what} of shape {shape} has more than {MAX_VALUES} values"
+        layer.fail("blob-too-large", text, layer.model.position)
 
 
 def weight_slots(
