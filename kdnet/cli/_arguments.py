@@ -57,6 +57,14 @@ def count(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """A whole number that a snapshot can hold."""
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not in -2^63 to 2^63 - 1")
+    return value
+
+
 def positive(text: str) -> int:
     """A :func:`count` above 0."""
     value = count(text)

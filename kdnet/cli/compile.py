@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kdnet.cli._arguments import add_state, add_weights, input_shapes, split
+from kdnet.cli._arguments import add_state, add_weights, input_shapes, seed, split
 
 NAME = "compile"
 HELP = "write the training step as an ONNX file"
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", choices=("cpu", "cuda"), default="cpu", help="for which lowerings are chosen"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the fillers")
+    parser.add_argument("--seed", type=seed, metavar="N", help="of the fillers")
     add_state(parser)
 
 

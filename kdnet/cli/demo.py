@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kdnet.cli._arguments import add_device
+from kdnet.cli._arguments import add_device, seed
 
 NAME = "demo"
 HELP = "the whole job on shipped digits: teacher, student alone, distilled student"
@@ -18,7 +18,7 @@ HELP = "the whole job on shipped digits: teacher, student alone, distilled stude
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="where files go")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the runs")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the runs")
     add_device(parser)
 
 

@@ -10,7 +10,15 @@ import argparse
 import sys
 from contextlib import closing
 
-from kdnet.cli._arguments import add_device, add_state, add_weights, count, input_shapes, split
+from kdnet.cli._arguments import (
+    add_device,
+    add_state,
+    add_weights,
+    count,
+    input_shapes,
+    seed,
+    split,
+)
 from kdnet.cli._progress import progress
 
 NAME = "train"
@@ -26,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--max-iter", type=count, metavar="N", help="iterations in all")
     parser.add_argument("--out", metavar="DIR", help="where snapshots go")
-    parser.add_argument("--seed", type=int, metavar="N", help="of fillers, batches and noise")
+    parser.add_argument("--seed", type=seed, metavar="N", help="of fillers, batches and noise")
     parser.add_argument("--log", metavar="FILE", help="append the log lines to a file too")
     parser.add_argument(
         "--full", action="store_true", help="snapshots hold frozen layers (the teacher) too"

@@ -9,6 +9,7 @@ from kdnet.compile.assemble import assemble, loss_outputs
 from kdnet.compile.forward import trace_forward
 from kdnet.compile.program import Program, WeightSlot
 from kdnet.compile.weights import weight_slots
+from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter
 from kdnet.net import NetModel
 
@@ -33,6 +34,9 @@ def compile_evaluation(
 
     What no output needs is left out, so a teacher that nobody reads costs nothing.
 
+    Raises:
+        LayerError: the net's faults; no-output when no blob is left unread and no loss counts.
+
     Args:
         net: the net, usually in TEST phase.
         live: names of weights to be inputs, because training changes them; the others are
@@ -43,6 +47,13 @@ def compile_evaluation(
     forward = trace_forward(net, Emitter(provider=provider), input_shapes)
     weights = weight_slots(forward.weights, frozenset(), frozenset())
     frozen = frozenset(t for t in forward.weights if t.name not in live)
-    program = assemble(net.phase_name.lower(), forward, loss_outputs(forward), (), frozen)
+    outputs = loss_outputs(forward)
+    if not outputs:
+        text = (
+            f'net "{net.name}" has nothing to tell in phase {net.phase_name}: all blobs are read'
+        )
+        hint = ("add an Accuracy or a loss layer",)
+        fail(LayerError, "no-output", text, span=net.source.span(()), help=hint)
+    program = assemble(net.phase_name.lower(), forward, outputs, (), frozen)
     used = {*program.frozen, *program.reads}
     return Evaluation(net, tuple(slot for slot in weights if slot.name in used), program)

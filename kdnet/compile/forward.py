@@ -9,9 +9,11 @@ from kdnet.compile.program import Report
 from kdnet.compile.weights import Blob, WeightTable, check_size
 from kdnet.errors import Diagnostic, Faults, GraphError, LayerError
 from kdnet.graph import Emitter, Tensor
-from kdnet.layers import Layer, Trace, layer_class
+from kdnet.layers import DataLayer, Layer, Trace, layer_class
 from kdnet.layers.base import ANY, Arity
 from kdnet.net import LayerModel, NetModel
+
+RESERVED = ("accumulated/", "history/", "next/", "noise/", "output/", "scalar/", "total/")
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def _emit_layer(forward: Forward, model: LayerModel) -> None:
     layer = layer_class(model)(model, forward.trace)
     _check_arity(layer, "bottom", model.bottoms, layer.bottoms)
     _check_arity(layer, "top", model.tops, layer.tops)
+    _check_names(layer)
     bottoms = [
         _held(forward.g, model, index, forward.blobs[name])
         for index, name in enumerate(model.bottoms)
@@ -112,6 +115,17 @@ def _with_automatic_top(model: LayerModel) -> LayerModel:
     if model.tops or not layer_class(model).is_loss:
         return model
     return replace(model, tops=(f"{model.name} (automatic)",))
+
+
+def _check_names(layer: Layer) -> None:
+    """Data tops are inputs of the graph under their own names, beside the compiler's."""
+    if not isinstance(layer, DataLayer):
+        return
+    for index, top in enumerate(layer.model.tops):
+        if top.startswith(RESERVED):
+            span = layer.model.source.span(("top", index))
+            text = f'a data top may not begin with "{top.split("/")[0]}/", as "{top}" does'
+            layer.fail("reserved-name", text, span)
 
 
 def _held(g: Emitter, model: LayerModel, index: int, bottom: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import Plan, TrainOptions, make_plan, snapshot_prefix
+from kdnet.runtime.rate import checked_rate
 from kdnet.runtime.snapshots import check_place, resumed
 from kdnet.runtime.trainer import Run, TestNet
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
-from kdnet.solvers import learning_rate
 from kdnet.weights import read_weights
 
 Array = NDArray[Any]
@@ -172,7 +172,7 @@ def compile_to_file(
         plan.net, plan.solver, input_shapes=options.input_shapes, provider=provider
     )
     values = _values(plan, training.weights, log)
-    rate = learning_rate(plan.solver)
+    rate = checked_rate(plan.solver)
     extra = {
         "net": plan.net.name,
         "seed": plan.seed,

@@ -21,11 +21,11 @@ from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import Batches, batches
 from kdnet.runtime.log import CaffeLog
+from kdnet.runtime.rate import checked_rate
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.snapshots import Resume, layers_of, save
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.stepper import Stepper
-from kdnet.solvers import learning_rate
 
 Array = NDArray[Any]
 
@@ -79,7 +79,7 @@ class Trainer:
         self.saved = ""
         self.scores: list[dict[str, Array]] = [{} for _ in run.tests]
         self._message = message
-        self._rate = learning_rate(run.solver)
+        self._rate = checked_rate(run.solver)
         self._losses: deque[float] = deque(maxlen=max(1, message.average_loss))
         history = run.resume.history if run.resume else None
         self._stepper = Stepper(training, run.device, run.values, history)
@@ -99,7 +99,7 @@ class Trainer:
             RunInterruptedError: a signal asked to stop; a snapshot was written first, unless
                 snapshot_after_train is false.
             DataError: what a source raised; the work so far was saved likewise.
-            RunError: non-finite-loss, and what the runtime raised.
+            RunError: non-finite-loss, non-finite-rate, and what the runtime raised.
         """
         run, log = self.run, self.run.log
         self._stop = stop
