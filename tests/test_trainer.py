@@ -6,11 +6,16 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from small_nets import JOINED as TRAIN
 from small_nets import Ended, edit, ok, run
 
+from kdnet.compile import Program
+from kdnet.compile.program import NoiseSlot
 from kdnet.data.lmdb_writer import write_database
+from kdnet.data.sources.data import Data
+from kdnet.runtime.feeding import batches
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import read_weights
 
@@ -96,6 +101,48 @@ def test_the_teacher_is_no_part_of_a_snapshot_unless_asked_for() -> None:
     assert some.net_name == "Joined"
     for kept, blob in zip(full.layers[0].blobs, teacher.blobs, strict=True):
         assert kept.tobytes() == blob.tobytes()
+
+
+def test_noise_is_drawn_anew_for_every_layer_iteration_and_micro_step() -> None:
+    slots = tuple(NoiseSlot(f"noise/{name}", name, (400,)) for name in ("one", "two"))
+    program = Program(onnx.ModelProto(), noise=slots)
+    found = {}
+    for seed in (5, 6):
+        with batches(program, (), seed) as feed:
+            for iteration in (0, 1):
+                for micro in (0, 1):
+                    for name, values in feed.next(iteration, micro).items():
+                        found[seed, iteration, micro, name] = values
+    assert len(found) == 16
+    assert len({values.tobytes() for values in found.values()}) == 16
+    for values in found.values():
+        assert values.dtype == np.float32
+        assert 0 <= values.min() < 0.05
+        assert 0.95 < values.max() < 1
+    with batches(program, (), 5, start=9) as feed:
+        again = feed.next(1, 1)["noise/two"]
+    assert again.tobytes() == found[5, 1, 1, "noise/two"].tobytes()
+
+
+@pytest.mark.usefixtures("joined")
+def test_every_source_that_was_opened_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, closed = [], []
+    start, end = Data.__init__, Data.close
+
+    def counted_start(self: Data, *arguments: object, **more: object) -> None:
+        start(self, *arguments, **more)
+        opened.append(self)
+
+    def counted_end(self: Data) -> None:
+        end(self)
+        closed.append(self)
+
+    monkeypatch.setattr(Data, "__init__", counted_start)
+    monkeypatch.setattr(Data, "close", counted_end)
+    trained()
+    ok("test", "student.prototxt", "--weights", "run_iter_6.caffemodel", "--iterations", 1)
+    assert opened
+    assert set(opened) == set(closed)
 
 
 # --- when

@@ -59,6 +59,7 @@ layer { name: "neither" type: "DummyData" top: "j"
     [
         (TRAIN, "always train not_test low not_staged neither"),
         (TEST, "always test low not_staged"),
+        (NetState(pb.TRAIN, 1), "always train not_test low not_staged neither"),
         (NetState(pb.TRAIN, 2), "always train not_test high not_staged either neither"),
         (NetState(pb.TEST, 0, ("s",)), "always test low either"),
         (NetState(pb.TEST, 0, ("s", "r")), "always test low staged either"),
@@ -78,8 +79,9 @@ def test_a_message_s_state_is_laid_over_what_was_asked_for() -> None:
 
 
 def test_outputs_are_the_unread_blobs_in_alphabetical_order() -> None:
-    text = DATA + ip("one", "x", "zebra") + ip("two", "x", "ant") + ip("three", "ant", "Bee")
-    assert net(text).outputs == ("Bee", "t", "zebra")
+    tops = ["zebra", "ant", "Bee", "cat", "dog", "emu", "fox"]
+    text = DATA + "".join(ip(top, "x", top) for top in tops) + ip("last", "ant", "gnu")
+    assert net(text).outputs == ("Bee", "cat", "dog", "emu", "fox", "gnu", "t", "zebra")
 
 
 def test_a_blob_written_in_place_is_an_output_once_and_read_by_the_next() -> None:
