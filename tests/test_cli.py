@@ -140,6 +140,30 @@ def test_weight_files_are_taken_in_order_and_later_ones_win() -> None:
     )
 
 
+def test_a_shared_weight_is_what_its_last_user_holds_in_the_file(joined: Path) -> None:
+    net = joined / "joined.prototxt"
+    edit(
+        net,
+        "inner_product_param { num_output: 3 weight",
+        'param { name: "w" } inner_product_param { num_output: 3 weight',
+    )
+    layer = (
+        'layer { name: "student/again" type: "InnerProduct" bottom: "student/ip1" top: "again" '
+        'param { name: "w" } inner_product_param { num_output: 3 } }\n'
+        'layer { name: "hush" type: "Silence" bottom: "again" }\n'
+    )
+    net.write_text(net.read_text() + layer)
+    shapes = [(CLASSES, 8), (CLASSES,)]
+    blobs = [tuple(np.full(shape, value, "f4") for shape in shapes) for value in (1.0, 2.0)]
+    names = ("student/ip2", "student/again")
+    layers = [LayerBlobs(n, "InnerProduct", b) for n, b in zip(names, blobs, strict=True)]
+    write_caffemodel("a.caffemodel", layers)
+    ok(*JOINED, "--weights", "a.caffemodel", "--max-iter", 0)
+    saved = {layer.name: layer.blobs for layer in read_weights("run_iter_0.caffemodel").layers}
+    assert {float(saved[name][0].flat[0]) for name in names} == {2.0}
+    assert [float(saved[name][1].flat[0]) for name in names] == [1.0, 2.0]
+
+
 @pytest.mark.usefixtures("joined")
 def test_every_layer_with_weights_is_accounted_for() -> None:
     student_file("a.caffemodel", 1.0, "student/ip1")

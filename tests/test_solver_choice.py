@@ -121,6 +121,27 @@ def test_levels_and_stages_choose_layers() -> None:
     assert said(asked, "Train net output #1: ts_loss")
 
 
+def test_states_are_laid_over_one_another_and_the_command_line_comes_last(joined: Path) -> None:
+    rule = 'include { phase: TRAIN stage: "distil" min_level: 2 }'
+    edit(joined / "joined.prototxt", "include { phase: TRAIN } loss_weight: 0.25", rule)
+    net, solver = joined / "joined.prototxt", joined / "joined_solver.prototxt"
+    texts = net.read_text(), solver.read_text()
+    distils = "Train net output #1: ts_loss"
+    for in_net, in_solver, asked, wanted in (
+        ('stage: "distil" level: 2', "", [], True),
+        ("", 'stage: "distil" level: 2', [], True),
+        ('stage: "distil"', "level: 2", [], True),
+        ("level: 1", 'stage: "distil" level: 2', [], True),
+        ("level: 2", 'stage: "distil" level: 1', [], False),
+        ('level: 2 stage: "distil"', "", ["--level", 1], False),
+        ("level: 1", "level: 0", ["--level", 2, "--stage", "distil"], True),
+    ):
+        net.write_text(f"{texts[0]} state {{ {in_net} }}")
+        solver.write_text(f"{texts[1]} train_state {{ {in_solver} }}")
+        ended = ok(*JOINED, "--max-iter", 1, *asked)
+        assert said(ended, distils) == wanted, (in_net, in_solver, asked)
+
+
 def test_faults_of_a_net_are_the_schema_s(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="file-not-found"):
         runtime.prepare(runtime.TrainOptions(str(tmp_path / "none.prototxt")), None)

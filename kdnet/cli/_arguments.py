@@ -36,7 +36,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 def add_state(parser: argparse.ArgumentParser) -> None:
     """``--level``, ``--stage`` and ``--input-shape``."""
-    parser.add_argument("--level", type=int, default=0, help="the net's level")
+    parser.add_argument("--level", type=int, metavar="N", help="the net's level")
     parser.add_argument(
         "--stage", action="append", default=[], metavar="S[,S]", help="the net's stages"
     )

@@ -40,7 +40,7 @@ class TrainOptions:
     max_iter: int | None = None
     out: str | None = None
     seed: int | None = None
-    level: int = 0
+    level: int | None = None
     stages: tuple[str, ...] = ()
     allow_unloaded: bool = False
     full_snapshots: bool = False
@@ -148,10 +148,14 @@ def find_solver(options: TrainOptions) -> tuple[SolverModel, str | None, str]:
 def train_net(solver: SolverModel, net_path: str | None, options: TrainOptions) -> NetModel:
     """The net in TRAIN phase."""
     located = read_net(net_path) if net_path else train_net_of(solver)
-    state = NetState(pb.TRAIN, options.level, options.stages).merged(located.message.state)
-    if solver.message.HasField("train_state"):
-        state = state.merged(solver.message.train_state)
+    state = NetState(pb.TRAIN).merged(located.message.state).merged(solver.message.train_state)
+    state = asked_for(state, options.level, options.stages)
     return resolve_net(located.message, located.source, state)
+
+
+def asked_for(state: NetState, level: int | None, stages: tuple[str, ...]) -> NetState:
+    """What the files say, with the command line's level, if any, and its stages."""
+    return NetState(state.phase, state.level if level is None else level, state.stages + stages)
 
 
 def test_nets(
@@ -171,9 +175,10 @@ def test_nets(
     _check_tests(solver, len(located))
     found = []
     for index, net in enumerate(located):
-        state = NetState(pb.TEST, options.level, options.stages).merged(net.message.state)
+        state = NetState(pb.TEST).merged(net.message.state)
         if index < len(message.test_state):
             state = state.merged(message.test_state[index])
+        state = asked_for(state, options.level, options.stages)
         found.append((resolve_net(net.message, net.source, state), message.test_iter[index]))
     return found
 

@@ -18,7 +18,7 @@ from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.plan import check_input_shapes, check_net
+from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.trainer import TestNet, evaluate
 from kdnet.schema import kdnet_pb2 as pb
@@ -37,7 +37,7 @@ class TestOptions:
     iterations: int = 50
     device: str = "auto"
     seed: int = 0
-    level: int = 0
+    level: int | None = None
     stages: tuple[str, ...] = ()
     allow_unloaded: bool = False
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -72,7 +72,8 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     device, why = choose_device(options.device)
     log.line(places.OWN, f"Device: {device} ({why})")
     located = read_net(options.path)
-    state = NetState(pb.TEST, options.level, options.stages).merged(located.message.state)
+    stated = NetState(pb.TEST).merged(located.message.state)
+    state = asked_for(stated, options.level, options.stages)
     net = resolve_net(located.message, located.source, state)
     shapes = options.input_shapes
     check_input_shapes(shapes, [net])
