@@ -13,6 +13,7 @@ from small_nets import (
     JOINED,
     PIXELS,
     WEIGHTS,
+    edit,
     ok,
     process,
     run,
