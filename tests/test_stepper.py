@@ -267,6 +267,19 @@ def test_statistics_follow_every_batch(solver: str) -> None:
     np.testing.assert_allclose(weights["bn/scale_factor"], [factor], rtol=1e-6)
 
 
+def test_a_blob_that_is_read_twice_needs_no_split() -> None:
+    rest = """layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "sum" bottom: "t" top: "loss" }"""
+    split = 'layer { name: "s" type: "Split" bottom: "ip1" top: "one" top: "two" }\n'
+    first, second = ip("a", "{}", CLASSES), ip("b", "{}", CLASSES)
+    start = data(BATCH) + ip("ip1", "x", HIDDEN)
+    implicit = start + (first + second).replace("{}", "ip1") + rest
+    explicit = start + split + first.replace("{}", "one") + second.replace("{}", "two") + rest
+    found = [stepped(net, "momentum: 0.9", RATES) for net in (implicit, explicit)]
+    for name, value in found[0].items():
+        assert value.tobytes() == found[1][name].tobytes(), name
+
+
 def test_several_losses_add_up_by_their_weights() -> None:
     second = 'layer { name: "l2" type: "EuclideanLoss" bottom: "ip1" bottom: "ip1" top: "l2" }\n'
     net = classifier(loss='loss_weight: 0.5 top: "loss"') + ip("ip3", "ip1", 1) + second
