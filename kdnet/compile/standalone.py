@@ -94,7 +94,6 @@ def _save(model: onnx.ModelProto, path: str) -> list[str]:
         fail(WeightsError, "cannot-write", f'cannot write "{path}": {os.strerror(EISDIR)}')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Made in a folder of its own, since ONNX appends to a data file that is there already.
         with TemporaryDirectory(prefix=".kdnet-", dir=target.parent) as made:
             files = [Path(file) for file in save_model(model, str(Path(made) / target.name))]
             for file in reversed(files):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,27 +32,16 @@ def embed_arrays(
 
 
 def save_model(model: onnx.ModelProto, path: str) -> list[str]:
-    """Write a model, and the arrays of a large one as ``<path>.data``; both or none.
+    """Write a model, and the arrays of a large one as ``<path>.data``, into a fresh folder.
+
+    Fresh, since ONNX appends to a data file that is there already.
 
     Returns:
         The paths written, the model first.
     """
+    if model.ByteSize() <= EXTERNAL_FROM_BYTES:
+        Path(path).write_bytes(model.SerializeToString(deterministic=True))
+        return [path]
     data = f"{path}.data"
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    mark = f".{secrets.token_hex(4)}.tmp"
-    large = model.ByteSize() > EXTERNAL_FROM_BYTES
-    temporary = [path + mark]
-    try:
-        if large:
-            temporary.append(data)
-            onnx.save_model(
-                model, path + mark, save_as_external_data=True, location=Path(data).name
-            )
-        else:
-            Path(path + mark).write_bytes(model.SerializeToString(deterministic=True))
-        os.replace(path + mark, path)
-    except BaseException:
-        for name in temporary:
-            Path(name).unlink(missing_ok=True)
-        raise
-    return [path, data] if large else [path]
+    onnx.save_model(model, path, save_as_external_data=True, location=Path(data).name)
+    return [path, data]
