@@ -1,6 +1,6 @@
 """Measure the lowerings of a convolution's gradients on ONNX Runtime against oneDNN (PyTorch).
 
-    python bench/conv_gradients.py [--threads 1] [--which weight input forward] [--save]
+    python bench/conv_gradients.py [--threads 1 2] [--which weight input forward] [--save]
 
 Every lowering is checked against PyTorch (or, without it, against the first recipe) to 1e-4 of
 the largest element before it is timed. ``--threads 1`` reads the thread's CPU time and is immune
@@ -36,6 +36,8 @@ SHAPES = [
         (128, 16, 32, 16, 3, 1, 1),
         (128, 32, 16, 32, 3, 1, 1),
         (128, 64, 8, 64, 3, 1, 1),
+        (128, 128, 4, 128, 3, 1, 1),
+        (64, 96, 16, 32, 3, 1, 1),
         (32, 64, 56, 64, 3, 1, 1),
         (32, 128, 28, 128, 3, 1, 1),
         (32, 256, 14, 256, 3, 1, 1),
@@ -150,28 +152,39 @@ def table(which: str, rows: Mapping[ConvShape, Mapping[str, Time]]) -> list[str]
     return lines
 
 
+def report(which: list[str], threads: int, count: int) -> list[str]:
+    """Measure and print; the tables of one number of threads."""
+    if torch is not None:
+        torch.set_num_threads(threads)
+    lines = ["", f"## {threads} thread{'s' * (threads > 1)}"]
+    for name in which:
+        rows = {z: measure(name, z, threads) for z in SHAPES[:count]}
+        lines += ["", f"### {name}", "", *table(name, rows)]
+        print("\n".join(lines[-len(rows) - 4 :]), flush=True)
+    return lines
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--which", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first so many")
     parser.add_argument("--save", action="store_true", help="write results/conv_gradients_cpu.md")
     args = parser.parse_args()
-    if torch is None:
-        print("PyTorch is not installed: no oneDNN column, ratios are to the first lowering")
-    else:
-        torch.set_num_threads(args.threads)
-    report = ["; ".join(f"{key} {value}" for key, value in machine().items())]
-    report.append(f"{args.threads} thread(s); fastest ms, in brackets the ratio to oneDNN")
-    for which in args.which:
-        rows = {z: measure(which, z, args.threads) for z in SHAPES[: args.shapes]}
-        report += ["", f"## {which}", "", *table(which, rows)]
-        print("\n".join(table(which, rows)), flush=True)
+    against = "oneDNN" if torch is not None else "the first lowering"
+    text = [
+        "# Convolution: the passes as ONNX ops, against oneDNN",
+        "",
+        f"Fastest ms, in brackets the ratio to {against}.",
+        "; ".join(f"{key} {value}" for key, value in machine().items()),
+    ]
+    for threads in args.threads:
+        text += report(args.which, threads, args.shapes)
     if args.save:
         RESULTS.mkdir(exist_ok=True)
         target = RESULTS / "conv_gradients_cpu.md"
-        target.write_text("\n".join(report) + "\n", encoding="utf-8")
+        target.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -167,6 +167,53 @@ def channels_last(z: ConvShape, b: Builder) -> str:
     return b.transpose(y, 0, 3, 1, 2)
 
 
+def channels_last_in_parts(z: ConvShape, b: Builder) -> str | None:
+    """The same with the batch in four parts, group=4, and their sum.
+
+    Each part is a product of its own for the threads to share, over a fourth of the terms.
+    """
+    parts = 4
+    cut = min(z.p, z.unread)
+    if z.n % parts or z.unread > cut:
+        return None
+    end = z.p - cut
+    image = b.reshape(b.transpose("x", 0, 2, 3, 1), 1, z.n, z.h, z.h * z.c)
+    items = b.reshape("dy", parts, z.n // parts, z.o, z.out * z.out)
+    filters = b.reshape(b.transpose(items, 0, 2, 1, 3), parts * z.o, z.n // parts, z.out, z.out)
+    y = b.op(
+        "Conv",
+        image,
+        filters,
+        dilations=[z.s, z.s * z.c],
+        pads=[z.p, z.p * z.c, end, end * z.c],
+        group=parts,
+    )
+    y = b.op("ReduceSum", b.reshape(y, parts, z.o, z.k, z.k, z.c), b.ints(0), keepdims=0)
+    return b.transpose(y, 0, 3, 1, 2)
+
+
+def channels_last_of_dy(z: ConvShape, b: Builder) -> str | None:
+    """Stride 1, image and filter in each other's place: the image is dy, padded by K-1-p.
+
+    The taps come out reversed. C rows of filters instead of O: better where C is the larger.
+    """
+    if z.s != 1:
+        return None
+    pad = z.k - 1 - z.p
+    image = b.reshape(b.transpose("dy", 0, 2, 3, 1), 1, z.n, z.out, z.out * z.o)
+    y = b.op(
+        "Conv",
+        image,
+        b.transpose("x", 1, 0, 2, 3),
+        dilations=[1, z.o],
+        pads=[pad, pad * z.o, pad, pad * z.o],
+    )
+    y = b.reshape(y, z.c, z.k, z.k, z.o)
+    for axis in (1, 2):
+        y = b.slice(y, axis, -1, FIRST_TO_LAST, -1)
+    return b.transpose(y, 3, 0, 1, 2)
+
+
 def slices(z: ConvShape, b: Builder) -> str:
     """Weight gradient over explicit columns: K slices along W, K along H, one batched product."""
     x = b.op("Pad", "x", b.ints(0, 0, z.p, z.p, 0, 0, z.p, z.p)) if z.p else "x"
@@ -278,6 +325,8 @@ BLOCK = _block_size()
 WEIGHT: dict[str, Recipe] = {
     "swapped axes": swapped_axes,
     "channels last": channels_last,
+    "in 4 parts": channels_last_in_parts,
+    "of dy": channels_last_of_dy,
     "slices": slices,
     "pointwise": pointwise,
 }

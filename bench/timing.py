@@ -62,7 +62,7 @@ def block(
     after = foreign_load()
     if load is None or after is None:
         return spent, True
-    return spent, after - load <= 0.1 * (time.perf_counter() - begin) + 1.5 / TICKS_PER_S
+    return spent, after - load <= 0.05 * (time.perf_counter() - begin) + 1.5 / TICKS_PER_S
 
 
 def alternate(
