@@ -26,6 +26,8 @@ class Accuracy(Layer):
     Source: BVLC/caffe accuracy_layer.
     """
 
+    roles = ("logits", "label")
+
     is_metric = True
 
     @property

@@ -39,6 +39,10 @@ class Layer(ABC):
 
     A subclass gives ``emit`` and, where it has them, ``weights`` and ``check``. It never writes
     a shape or a gradient: the emitter infers the one and the op rules give the other.
+
+    ``roles`` says what each bottom of a loss or a metric is, the last one for all that follow:
+    "logits", "probabilities" or "binary logits" of a classifier, "label", "target", "values",
+    "student" and "teacher" (features), "student logits" and "teacher logits".
     """
 
     type: ClassVar[str]
@@ -47,6 +51,7 @@ class Layer(ABC):
     tops: ClassVar[Arity] = 1
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: LayerModel, trace: Trace) -> None:
         self.model = model
@@ -104,6 +109,16 @@ class Layer(ABC):
         tensor = g.input(f"noise/{self.model.name}", shape, np.float32)
         self.trace.noise.append(Noise(tensor, self.model.name))
         return g.cast(tensor)
+
+    def scalar(self, g: Emitter, name: str) -> Tensor:
+        """A number among the parameters: an input where the solver schedules it, else constant."""
+        if (self.model.name, name) in self.trace.scheduled:
+            return self.trace.scalar(g, self.model.name, name)
+        return g.constant(getattr(self.params, name))
+
+    def role(self, bottom: int) -> str:
+        """What a bottom is to a loss or a metric; "" for other layers."""
+        return self.roles[min(bottom, len(self.roles) - 1)] if self.roles else ""
 
     def update(self, weight: Tensor, value: Tensor) -> None:
         """Let ``value`` be the state blob's content at the next step."""

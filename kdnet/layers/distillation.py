@@ -31,6 +31,8 @@ class TeacherStudentCrossEntropy(LossLayer):
         equations 2 to 4 and section 2.
     """
 
+    roles = ("student logits", "teacher logits")
+
     def check(self, student: Tensor, teacher: Tensor) -> None:
         """A usable temperature, and logits that match."""
         temperature = self.params.temperature

@@ -34,6 +34,8 @@ class SoftmaxWithLoss(LossLayer):
     Source: BVLC/caffe softmax_loss_layer.
     """
 
+    roles = ("logits", "label")
+
     def check(self, x: Tensor, labels: Tensor) -> None:
         """The axis exists and there is one label a prediction."""
         check_labels(self, x, labels, self.axis(x, self.params.axis))
@@ -78,6 +80,8 @@ class SigmoidCrossEntropyLoss(LossLayer):
     Source: BVLC/caffe sigmoid_cross_entropy_loss_layer.
     """
 
+    roles = ("binary logits", "target")
+
     default_normalization = Mode.BATCH_SIZE
 
     def check(self, x: Tensor, target: Tensor) -> None:
@@ -117,6 +121,8 @@ class EuclideanLoss(LossLayer):
     Faults: shapes with different numbers of elements.
     Source: BVLC/caffe euclidean_loss_layer.
     """
+
+    roles = ("values", "target")
 
     def check(self, a: Tensor, b: Tensor) -> None:
         """The bottoms have a batch axis and fit."""

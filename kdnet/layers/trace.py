@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kdnet.errors import Span
-from kdnet.graph import Tensor
+from kdnet.graph import Emitter, Tensor
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,22 @@ class LabelCheck:
 
 @dataclass
 class Trace:
-    """Collected while the layers of one net emit their forward pass."""
+    """Collected while the layers of one net emit their forward pass.
+
+    ``scheduled`` are the (layer, field) pairs that the solver moves while it trains; ``scalars``
+    the inputs by which they reach the graph.
+    """
 
     noise: list[Noise] = field(default_factory=list)
     updates: dict[Tensor, Tensor] = field(default_factory=dict)
     labels: list[LabelCheck] = field(default_factory=list)
     data: dict[str, Tensor] = field(default_factory=dict)
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    scheduled: frozenset[tuple[str, str]] = frozenset()
+    scalars: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    def scalar(self, g: Emitter, layer: str, name: str) -> Tensor:
+        """The input that carries a scheduled number, the same one for whoever asks again."""
+        if (layer, name) not in self.scalars:
+            self.scalars[layer, name] = g.input(f"scalar/{layer}/{name}", ())
+        return self.scalars[layer, name]

@@ -1,5 +1,6 @@
 """The model of a net: which layers a phase has, and how their blobs are joined."""
 
+from kdnet.net.flow import feeders, last_makers, needed
 from kdnet.net.model import LayerModel, NetModel, ParamModel
 from kdnet.net.solver import (
     SolverModel,
@@ -19,8 +20,11 @@ __all__ = [
     "NetState",
     "ParamModel",
     "SolverModel",
+    "feeders",
     "find_path",
+    "last_makers",
     "load_solver",
+    "needed",
     "resolve_net",
     "solver_beside",
     "solver_for_net",
