@@ -29,6 +29,9 @@ for step, rate in enumerate(meta["rates"][:steps]):
     feeds = {name: array[step] for name, array in batches.items()}
     feeds |= {name: random.random(shape, np.float32) for name, shape in meta["noise"].items()}
     feeds[meta["rate"]] = np.array(rate, np.float32)
+    feeds |= {
+        name: np.array(meta["scheduled"][step][name], np.float32) for name in meta["scalars"]
+    }
     values = dict(zip(names, session.run(None, feeds | state), strict=True))
     state = {name: values[following] for name, following in meta["state"].items()}
     sys.stdout.write(f"step {step}: loss {values[meta['loss']]:.9g}\n")

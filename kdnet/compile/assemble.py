@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdnet.compile.forward import Forward
-from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, StateSlot
+from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, ScalarSlot, StateSlot
 from kdnet.graph import Emitter, Tensor, outside, to_model
 
 Pair = tuple[Tensor, Tensor]
@@ -34,7 +34,7 @@ def _total(forward: Forward) -> Tensor:
     parts = []
     for loss in forward.losses:
         with g.scope("total", str(loss.layer.position or "")):
-            parts.append(g.mul(g.sum_all(loss.top), loss.weight))
+            parts.append(g.mul(g.sum_all(loss.top), loss.factor))
     total = parts[0]
     with g.scope("total", forward.source):
         for part in parts[1:]:
@@ -60,6 +60,7 @@ class _Inputs:
     reads: list[Tensor] = field(default_factory=list)
     frozen: list[Tensor] = field(default_factory=list)
     rate: list[Tensor] = field(default_factory=list)
+    scalars: list[Tensor] = field(default_factory=list)
 
 
 def _classify(
@@ -67,18 +68,20 @@ def _classify(
 ) -> _Inputs:
     fed = set(forward.trace.data.values())
     noisy = {item.tensor for item in forward.trace.noise}
+    scheduled = set(forward.trace.scalars.values())
     found = _Inputs()
+    kinds: list[tuple[Container[Tensor], list[Tensor]]] = [
+        (fed, found.data),
+        (noisy, found.noise),
+        (frozen, found.frozen),
+        (scheduled, found.scalars),
+        (state, []),
+    ]
     for tensor in needed:
-        if tensor in fed:
-            found.data.append(tensor)
-        elif tensor in noisy:
-            found.noise.append(tensor)
-        elif tensor in frozen:
-            found.frozen.append(tensor)
-        elif tensor.name == RATE:
+        if tensor.name == RATE:
             found.rate.append(tensor)
-        elif tensor not in state:
-            found.reads.append(tensor)
+            continue
+        next((into for kind, into in kinds if tensor in kind), found.reads).append(tensor)
     return found
 
 
@@ -96,11 +99,12 @@ def assemble(
     found = _classify(forward, outside(g.ops, every.values()), set(state), frozen)
     model = to_model(
         g.ops,
-        [*found.data, *found.noise, *found.reads, *state, *found.rate],
+        [*found.data, *found.noise, *found.reads, *state, *found.rate, *found.scalars],
         every,
         name=name,
         initializers=dict.fromkeys(found.frozen),
     )
+    keys = {tensor: key for key, tensor in trace.scalars.items()}
     layer_of = {item.tensor: item.layer for item in trace.noise}
     return Program(
         model,
@@ -111,6 +115,7 @@ def assemble(
         frozen=tuple(tensor.name for tensor in found.frozen),
         reports=tuple(r for r in forward.reports() if r.output in outputs),
         labels=tuple(check for check in trace.labels if check.tensor in found.data),
+        scalars=tuple(ScalarSlot(t.name, *keys[t]) for t in found.scalars),
         has_rate=bool(found.rate),
         has_loss=LOSS in outputs,
         loss_span=next((loss.layer.position for loss in forward.losses), None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdnet.compile.assemble import assemble, loss_outputs
@@ -12,6 +12,7 @@ from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter
 from kdnet.net import NetModel
+from kdnet.solvers import Schedule
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ def compile_evaluation(
     live: frozenset[str] = frozenset(),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     provider: str = "cpu",
+    schedules: Sequence[Schedule] = (),
 ) -> Evaluation:
     """Compile the forward pass of a net.
 
@@ -43,8 +45,9 @@ def compile_evaluation(
             constants of the session.
         input_shapes: shapes of data tops that win over what the net says.
         provider: "cpu" or "cuda".
+        schedules: those of the training run; this net uses what it has the layers for.
     """
-    forward = trace_forward(net, Emitter(provider=provider), input_shapes)
+    forward = trace_forward(net, Emitter(provider=provider), input_shapes, schedules)
     weights = weight_slots(forward.weights, frozenset(), frozenset())
     frozen = frozenset(t for t in forward.weights if t.name not in live)
     outputs = loss_outputs(forward)

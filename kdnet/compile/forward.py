@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kdnet.compile.program import Report
@@ -12,17 +12,24 @@ from kdnet.graph import Emitter, Tensor
 from kdnet.layers import DataLayer, Layer, Trace, layer_class
 from kdnet.layers.base import ANY, Arity
 from kdnet.net import LayerModel, NetModel
+from kdnet.solvers import Schedule
 
 RESERVED = ("accumulated/", "history/", "next/", "noise/", "output/", "scalar/", "total/")
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A top with a loss weight, and the layer that makes it."""
+    """A top with a loss weight and its layer; ``scheduled`` carries a weight that moves."""
 
     top: Tensor
     weight: float
     layer: LayerModel
+    scheduled: Tensor | None = None
+
+    @property
+    def factor(self) -> Tensor | float:
+        """The weight as an operand."""
+        return self.weight if self.scheduled is None else self.scheduled
 
 
 @dataclass
@@ -33,6 +40,7 @@ class Forward:
     g: Emitter
     trace: Trace
     table: WeightTable
+    schedules: Sequence[Schedule] = ()
     blobs: dict[str, Tensor] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     makers: dict[str, tuple[LayerModel, float]] = field(default_factory=dict)
@@ -55,12 +63,22 @@ class Forward:
             index = model.tops.index(name)
             span = model.source.span(("top", index))
             shape = self.blobs[name].shape
-            found.append(Report(name, f"output/{name}", shape, weight, model.name, span))
+            moving = self.trace.scalars.get((model.name, weight_field(index)))
+            carrier = moving.name if moving else ""
+            found.append(Report(name, f"output/{name}", shape, weight, model.name, span, carrier))
         return found
 
 
+def weight_field(top: int) -> str:
+    """How a schedule calls the loss weight of a layer's top."""
+    return f"loss_weight.{top}" if top else "loss_weight"
+
+
 def trace_forward(
-    net: NetModel, g: Emitter, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    net: NetModel,
+    g: Emitter,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    schedules: Sequence[Schedule] = (),
 ) -> Forward:
     """Emit every layer of ``net``.
 
@@ -68,12 +86,14 @@ def trace_forward(
         net: the net in one phase.
         g: the emitter to append to.
         input_shapes: shapes of data tops, batch axis included, that win over what the net says.
+        schedules: the numbers that are inputs because the solver moves them.
 
     Raises:
         LayerError: the faults of all layers; a layer below a faulty one is not looked at.
     """
-    trace = Trace(input_shapes=dict(input_shapes or {}))
-    forward = Forward(net, g, trace, WeightTable())
+    scheduled = frozenset((item.layer, item.field) for item in schedules)
+    trace = Trace(input_shapes=dict(input_shapes or {}), scheduled=scheduled)
+    forward = Forward(net, g, trace, WeightTable(), schedules)
     faults = Faults(LayerError)
     for model in net.layers:
         if not all(bottom in forward.blobs for bottom in model.bottoms):
@@ -99,6 +119,7 @@ def _emit_layer(forward: Forward, model: LayerModel) -> None:
         for index, name in enumerate(model.bottoms)
     ]
     layer.check(*bottoms)
+    _check_extremes(forward, layer, bottoms)
     weights = forward.table.declare(forward.g, layer, layer.weights(*bottoms))
     with forward.g.scope(model.name, str(model.position or "")):
         try:
@@ -108,6 +129,19 @@ def _emit_layer(forward: Forward, model: LayerModel) -> None:
             layer.fail("shape-mismatch", text, model.position)
     tops = emitted if isinstance(emitted, tuple) else (emitted,)
     _bind_tops(forward, layer, tops)
+
+
+def _check_extremes(forward: Forward, layer: Layer, bottoms: Sequence[Tensor]) -> None:
+    """The layer's own checks, with each scheduled parameter at the ends of its way."""
+    for item in forward.schedules:
+        if item.layer != layer.model.name or not hasattr(layer.params, item.field):
+            continue
+        for value in item.extremes:
+            message = type(layer.model.message)()
+            message.CopyFrom(layer.model.message)
+            setattr(getattr(message, layer.params_field), item.field, value)
+            model = replace(layer.model, message=message)
+            type(layer)(model, replace(forward.trace, labels=[])).check(*bottoms)
 
 
 def _with_automatic_top(model: LayerModel) -> LayerModel:
@@ -143,12 +177,22 @@ def _bind_tops(forward: Forward, layer: Layer, tops: tuple[Tensor, ...]) -> None
     if not weights and layer.is_loss:
         weights = [1.0]
     weights += [0.0] * (len(tops) - len(weights))
-    for name, top, weight in zip(model.tops, tops, weights, strict=True):
+    for index, (name, top, weight) in enumerate(zip(model.tops, tops, weights, strict=True)):
         check_size(layer, f'top "{name}"', top.shape)
         forward.blobs[name] = top
         forward.makers[name] = (model, weight)
-        if weight:
-            forward.losses.append(Loss(top, weight, model))
+        moving = _scheduled_weight(forward, layer, index)
+        if weight or moving:
+            forward.losses.append(Loss(top, weight, model, moving))
+
+
+def _scheduled_weight(forward: Forward, layer: Layer, top: int) -> Tensor | None:
+    name = weight_field(top)
+    if layer.is_loss or layer.model.message.loss_weight:
+        forward.trace.asked.setdefault(layer.model.name, []).append(name)
+    if (layer.model.name, name) not in forward.trace.scheduled:
+        return None
+    return forward.trace.scalar(forward.g, layer.model.name, name)
 
 
 def _check_arity(layer: Layer, word: str, names: tuple[str, ...], arity: Arity) -> None:

@@ -64,8 +64,20 @@ class NoiseSlot:
 
 
 @dataclass(frozen=True)
+class ScalarSlot:
+    """An input of one number: a scheduled number of a layer."""
+
+    name: str
+    layer: str
+    field: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """A blob that no layer reads, as Caffe's log prints it; ``loss_weight`` 0 for no loss."""
+    """A blob that no layer reads, as Caffe's log prints it; ``loss_weight`` 0 for no loss.
+
+    ``scheduled`` is the scalar input that carries the loss weight, where one does.
+    """
 
     blob: str
     output: str
@@ -73,6 +85,7 @@ class Report:
     loss_weight: float
     layer: str
     span: Span | None
+    scheduled: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,8 @@ class Program:
     """One model and the meaning of its inputs and outputs.
 
     Inputs are ``data`` (fed from sources), ``noise``, ``reads`` (values bound and left alone),
-    ``state`` (bound, and replaced by their following value) and scalars (``scalar/...``).
+    ``state`` (bound, and replaced by their following value), the learning rate ``RATE`` and other
+    ``scalars``.
     ``frozen`` weights are declared in the model and handed to the session. ``loss_span`` is where
     the first loss stands.
     """
@@ -93,6 +107,7 @@ class Program:
     frozen: tuple[str, ...] = ()
     reports: tuple[Report, ...] = ()
     labels: tuple[LabelCheck, ...] = ()
+    scalars: tuple[ScalarSlot, ...] = ()
     has_rate: bool = False
     has_loss: bool = False
     loss_span: Span | None = None

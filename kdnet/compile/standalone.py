@@ -27,8 +27,9 @@ def metadata(program: Program, extra: Mapping[str, object]) -> dict[str, str]:
     """The meaning of every input and output as JSON values under ``kdnet.`` keys.
 
     ``kdnet.state`` maps each state input to the output that replaces it; ``kdnet.data``,
-    ``kdnet.noise`` (uniform float32 in [0, 1)), ``kdnet.rate`` and ``kdnet.loss`` name the rest;
-    ``kdnet.reports`` maps each reported output to its blob and loss weight.
+    ``kdnet.noise`` (uniform float32 in [0, 1)), ``kdnet.rate``, ``kdnet.scalars`` and
+    ``kdnet.loss`` name the rest; ``kdnet.reports`` maps each reported
+    output to its blob and loss weight.
     """
     meaning = {
         "version": __version__,
@@ -37,6 +38,7 @@ def metadata(program: Program, extra: Mapping[str, object]) -> dict[str, str]:
         "noise": {slot.name: list(slot.shape) for slot in program.noise},
         "reads": list(program.reads),
         "rate": RATE if program.has_rate else None,
+        "scalars": [slot.name for slot in program.scalars],
         "loss": LOSS if program.has_loss else None,
         "reports": {
             report.output: {"blob": report.blob, "loss_weight": report.loss_weight}

@@ -9,11 +9,12 @@ from kdnet.autodiff import gradients
 from kdnet.compile.assemble import Pair, assemble, loss_outputs, next_name
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.compile.program import RATE, Program, StateSlot, WeightSlot
+from kdnet.compile.scheduled import check_schedules, rate_factors
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import NetModel, SolverModel
-from kdnet.solvers import Leaf, apply_chain, transforms_of
+from kdnet.solvers import Leaf, Schedule, apply_chain, schedules_of, transforms_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Training:
     main: Program
     update: Program | None = None
     accumulators: tuple[StateSlot, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
 
     @property
     def live(self) -> frozenset[str]:
@@ -50,9 +52,12 @@ def compile_training(
 
     Raises:
         LayerError: the net's faults; nothing-to-train when no loss depends on a trained weight.
+        NetError: the faults of the solver's schedules.
     """
-    forward = trace_forward(net, Emitter(provider=provider), input_shapes)
+    schedules = schedules_of(solver, net)
+    forward = trace_forward(net, Emitter(provider=provider), input_shapes, schedules)
     slopes = _gradients(forward)
+    check_schedules(forward, slopes)
     weights = weight_slots(forward.weights, frozenset(slopes), frozenset(forward.trace.updates))
     frozen_names = {slot.name for slot in weights if slot.role == "frozen"}
     frozen = frozenset(t for t in forward.weights if t.name in frozen_names)
@@ -62,13 +67,13 @@ def compile_training(
     if iter_size == 1:
         pairs, histories = _emit_update(forward, solver, slopes)
         main = assemble("step", forward, losses, [*pairs, *statistics], frozen)
-        return Training(net, weights, histories, iter_size, main)
+        return Training(net, weights, histories, iter_size, main, schedules=schedules)
     held, sums = _emit_accumulators(forward, slopes)
     main = assemble("gradient", forward, losses, [*sums, *statistics], frozen)
     pairs, histories = _emit_update(forward, solver, held)
     update = assemble("update", forward, {}, pairs, frozen)
     slots = tuple(StateSlot(t.name, next_name(t), t.shape) for t in held.values())
-    return Training(net, weights, histories, iter_size, main, update, slots)
+    return Training(net, weights, histories, iter_size, main, update, slots, schedules)
 
 
 def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
@@ -78,7 +83,7 @@ def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
     seeds = []
     for loss in forward.losses:
         with g.scope("grad/loss", str(loss.layer.position or "")):
-            seeds.append((loss.top, g.expand(g.constant(loss.weight), loss.top.shape)))
+            seeds.append((loss.top, g.expand(g.like(loss.factor, loss.top), loss.top.shape)))
     with g.scope("grad", forward.source):
         found = gradients(g, seeds, wanted)
     if not found:
@@ -109,7 +114,11 @@ def _emit_update(
 ) -> tuple[list[Pair], dict[str, str]]:
     """Emit the solver; the state it replaces with the new values, and whose history is whose."""
     g, table = forward.g, forward.weights
-    leaves = [Leaf(t, table[t].lr_mult, table[t].decay_mult) for t in slopes]
+    factors = rate_factors(forward)
+    leaves = [
+        Leaf(t, table[t].lr_mult, table[t].decay_mult, factors.get(table[t].layer.name))
+        for t in slopes
+    ]
     chain = transforms_of(solver)
     rate = g.input(RATE, ())
     past = {

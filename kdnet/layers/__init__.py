@@ -2,7 +2,7 @@
 
 from kdnet.layers.base import DataLayer, Layer, Weight, layer
 from kdnet.layers.registry import layer_class, layer_types
-from kdnet.layers.trace import LabelCheck, Noise, Trace
+from kdnet.layers.trace import LabelCheck, Noise, Trace, scalar_name
 
 __all__ = [
     "DataLayer",
@@ -14,4 +14,5 @@ __all__ = [
     "layer",
     "layer_class",
     "layer_types",
+    "scalar_name",
 ]

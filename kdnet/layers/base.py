@@ -112,6 +112,7 @@ class Layer(ABC):
 
     def scalar(self, g: Emitter, name: str) -> Tensor:
         """A number among the parameters: an input where the solver schedules it, else constant."""
+        self.trace.asked.setdefault(self.model.name, []).append(name)
         if (self.model.name, name) in self.trace.scheduled:
             return self.trace.scalar(g, self.model.name, name)
         return g.constant(getattr(self.params, name))

@@ -8,6 +8,11 @@ from kdnet.errors import Span
 from kdnet.graph import Emitter, Tensor
 
 
+def scalar_name(layer: str, field_name: str) -> str:
+    """The input that carries a scheduled number of a layer."""
+    return f"scalar/{layer}/{field_name}"
+
+
 @dataclass(frozen=True)
 class Noise:
     """A float32 input of uniform numbers in [0, 1), drawn anew for each micro-step."""
@@ -32,7 +37,7 @@ class Trace:
     """Collected while the layers of one net emit their forward pass.
 
     ``scheduled`` are the (layer, field) pairs that the solver moves while it trains; ``scalars``
-    the inputs by which they reach the graph.
+    the inputs by which they reach the graph; ``asked`` the numbers by layer that can be scheduled.
     """
 
     noise: list[Noise] = field(default_factory=list)
@@ -43,8 +48,10 @@ class Trace:
     scheduled: frozenset[tuple[str, str]] = frozenset()
     scalars: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
+    asked: dict[str, list[str]] = field(default_factory=dict)
+
     def scalar(self, g: Emitter, layer: str, name: str) -> Tensor:
         """The input that carries a scheduled number, the same one for whoever asks again."""
         if (layer, name) not in self.scalars:
-            self.scalars[layer, name] = g.input(f"scalar/{layer}/{name}", ())
+            self.scalars[layer, name] = g.input(scalar_name(layer, name), ())
         return self.scalars[layer, name]

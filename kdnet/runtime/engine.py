@@ -50,6 +50,8 @@ class Engine:
         self._outputs = [report.output for report in program.reports]
         if program.has_loss:
             self._outputs.append(LOSS)
+        self._scalars = [slot.name for slot in program.scalars]
+        self._scalars += [RATE] if program.has_rate else []
         # On CUDA inputs and outputs keep their addresses, as CUDA graphs need.
         self._on_device = self._fixed_inputs() if device.kind == "cuda" else {}
 
@@ -57,8 +59,7 @@ class Engine:
         program = self.program
         shapes: dict[str, tuple[int, ...]] = dict(program.data)
         shapes |= {slot.name: slot.shape for slot in program.noise}
-        if program.has_rate:
-            shapes[RATE] = ()
+        shapes |= dict.fromkeys(self._scalars, ())
         return {name: self._empty(shape) for name, shape in shapes.items()}
 
     def _empty(self, shape: tuple[int, ...]) -> Any:
@@ -98,7 +99,7 @@ class Engine:
         self,
         buffers: StateBuffers,
         feeds: Mapping[str, Array],
-        rate: float = 0.0,
+        scalars: Mapping[str, float] | None = None,
         *,
         keep: bool = True,
     ) -> dict[str, Array]:
@@ -107,7 +108,7 @@ class Engine:
         Args:
             buffers: holds every input in ``program.reads`` and ``program.state``.
             feeds: data and noise by input name.
-            rate: the learning rate.
+            scalars: the learning rate under ``RATE`` and scheduled numbers, by input name.
             keep: whether the new state becomes the current one.
 
         Returns:
@@ -118,7 +119,7 @@ class Engine:
         """
         binding, options, outputs = self._binding(buffers)
         # Held until the run is over: on the CPU a binding points into these arrays.
-        values = self._feed(binding, feeds, rate)
+        values = self._feed(binding, feeds, scalars or {})
         try:
             self._session.run_with_iobinding(binding, options)
         except Exception as error:
@@ -129,12 +130,14 @@ class Engine:
         found = outputs or binding.get_outputs()[len(self.program.state) :]
         return {name: value.numpy() for name, value in zip(self._outputs, found, strict=True)}
 
-    def _feed(self, binding: Any, feeds: Mapping[str, Array], rate: float) -> list[Any]:
-        """Hand over data, noise and rate; what must stay alive while the run lasts."""
+    def _feed(
+        self, binding: Any, feeds: Mapping[str, Array], scalars: Mapping[str, float]
+    ) -> list[Any]:
+        """Hand over data, noise and scalars; what must stay alive while the run lasts."""
         fed = [*self.program.data, *(slot.name for slot in self.program.noise)]
         arrays = {name: np.ascontiguousarray(feeds[name], np.float32) for name in fed}
-        if self.program.has_rate:
-            arrays[RATE] = np.array(rate, np.float32)
+        for name in self._scalars:
+            arrays[name] = np.array(scalars.get(name, 0.0), np.float32)
         if self._on_device:
             for name, array in arrays.items():
                 self._on_device[name].update_inplace(array)

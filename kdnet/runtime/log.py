@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -95,6 +96,14 @@ def _opened(path: str) -> TextIO:
     except OSError as error:
         text = f'cannot write the log "{path}": {error.strerror}'
         fail(KdnetError, "cannot-write", text)
+
+
+def with_weights(reports: Sequence[Report], scheduled: Mapping[str, float]) -> list[Report]:
+    """The reports with the loss weights of the moment."""
+    return [
+        replace(report, loss_weight=scheduled.get(report.scheduled, report.loss_weight))
+        for report in reports
+    ]
 
 
 def score_text(report: Report, value: float) -> str:

@@ -1,14 +1,15 @@
-"""The learning rate of a run, which must be a number at every iteration."""
+"""The numbers of a run that move: the learning rate and what the solver schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from kdnet.errors import RunError, fail
+from kdnet.layers import scalar_name
 from kdnet.net import SolverModel
-from kdnet.solvers import learning_rate
+from kdnet.solvers import Schedule, learning_rate
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -35,3 +36,8 @@ def checked_rate(solver: SolverModel) -> Callable[[int], float]:
         return value
 
     return checked
+
+
+def scheduled_at(schedules: Sequence[Schedule], iteration: int) -> dict[str, float]:
+    """Every scheduled number at an iteration, by the input that carries it."""
+    return {scalar_name(item.layer, item.field): item.value(iteration) for item in schedules}

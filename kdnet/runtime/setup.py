@@ -17,14 +17,14 @@ from kdnet.compile import (
     write_training,
 )
 from kdnet.errors import Diagnostic, NetError, fail
-from kdnet.net import SolverModel
+from kdnet.net import NetModel, SolverModel
 from kdnet.runtime import log as places
 from kdnet.runtime.device import Device, choose_device
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import Plan, TrainOptions, make_plan, snapshot_prefix
-from kdnet.runtime.rate import checked_rate
+from kdnet.runtime.rate import checked_rate, scheduled_at
 from kdnet.runtime.snapshots import check_place, resumed
 from kdnet.runtime.trainer import Run, TestNet
 from kdnet.schema import kdnet_pb2 as pb
@@ -90,6 +90,16 @@ def _values(plan: Plan, slots: Sequence[WeightSlot], log: CaffeLog) -> dict[str,
     return values
 
 
+def _compile_test(plan: Plan, training: Training, net: NetModel, device: Device) -> Evaluation:
+    return compile_evaluation(
+        net,
+        live=training.live,
+        input_shapes=plan.options.input_shapes,
+        provider=device.kind,
+        schedules=training.schedules,
+    )
+
+
 def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     """A run that is ready to train.
 
@@ -103,10 +113,7 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     log.line(places.OWN, f"Device: {device} ({why}); seed: {plan.seed}")
     shapes, seed = options.input_shapes, plan.seed
     training = compile_training(plan.net, plan.solver, input_shapes=shapes, provider=device.kind)
-    evaluations = [
-        compile_evaluation(net, live=training.live, input_shapes=shapes, provider=device.kind)
-        for net, _ in plan.tests
-    ]
+    evaluations = [_compile_test(plan, training, net, device) for net, _ in plan.tests]
     values = _values(plan, all_slots(training, evaluations), log)
     resume = resumed(plan.resume, training, options.snapshot or "")
     prefix, message = snapshot_prefix(plan), plan.solver.message
@@ -173,11 +180,14 @@ def compile_to_file(
     )
     values = _values(plan, training.weights, log)
     rate = checked_rate(plan.solver)
+    iterations = range(min(100, plan.solver.message.max_iter))
+    moving = [scheduled_at(training.schedules, iteration) for iteration in iterations]
     extra = {
         "net": plan.net.name,
         "seed": plan.seed,
         "solver": write_text(plan.solver.message),
-        "rates": [rate(iteration) for iteration in range(min(100, plan.solver.message.max_iter))],
+        "rates": [rate(iteration) for iteration in iterations],
+        "scheduled": moving,
     }
     return write_training(training, values, path, extra)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.compile import Training
-from kdnet.compile.program import LOSS
+from kdnet.compile.program import LOSS, RATE
 from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.state import StateBuffers
@@ -53,12 +53,18 @@ class Stepper:
             state[slot.name] = np.zeros(slot.shape, np.float32)
         return state
 
-    def step(self, rate: float, feeds: Callable[[int], Feeds]) -> dict[str, Array]:
+    def step(
+        self,
+        rate: float,
+        feeds: Callable[[int], Feeds],
+        scheduled: Mapping[str, float] | None = None,
+    ) -> dict[str, Array]:
         """One update.
 
         Args:
             rate: the learning rate.
             feeds: gives data and noise by input name, for each micro-step in turn.
+            scheduled: the scheduled numbers by input name.
 
         Returns:
             The reports of the last micro-step by output name, and under ``LOSS`` the total loss
@@ -68,18 +74,19 @@ class Stepper:
         total = 0.0
         for slot in self.training.accumulators:
             self.buffers.write(slot.name, np.zeros(slot.shape, np.float32))
+        scalars = {RATE: rate, **(scheduled or {})}
         values: dict[str, Array] = {}
         for micro in range(size):
-            values = self._main.run(self.buffers, feeds(micro), rate)
+            values = self._main.run(self.buffers, feeds(micro), scalars)
             total += float(values[LOSS])
         if self._update is not None:
-            self._update.run(self.buffers, {}, rate)
+            self._update.run(self.buffers, {}, scalars)
         values[LOSS] = np.array(total / size, np.float32)
         return values
 
-    def look(self, feeds: Feeds) -> dict[str, Array]:
+    def look(self, feeds: Feeds, scheduled: Mapping[str, float] | None = None) -> dict[str, Array]:
         """The reports of a batch, with the state left as it is."""
-        return self._main.run(self.buffers, feeds, keep=False)
+        return self._main.run(self.buffers, feeds, scheduled, keep=False)
 
     def weights(self) -> dict[str, Array]:
         """Every weight's present value by name."""

@@ -20,8 +20,8 @@ from kdnet.runtime import log as places
 from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import Batches, batches
-from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.rate import checked_rate
+from kdnet.runtime.log import CaffeLog, with_weights
+from kdnet.runtime.rate import checked_rate, scheduled_at
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.snapshots import Resume, layers_of, save
 from kdnet.runtime.state import StateBuffers
@@ -167,10 +167,15 @@ class Trainer:
         return bool(interval and self.iteration % interval == 0)
 
     def _step(self, rate: float) -> dict[str, Array]:
-        values = self._stepper.step(rate, self._feeds)
+        values = self._stepper.step(rate, self._feeds, self._scheduled)
         if not np.isfinite(values[LOSS]):
             raise RunError(self._non_finite(values))
         return values
+
+    @property
+    def _scheduled(self) -> dict[str, float]:
+        """The scheduled numbers of this iteration."""
+        return scheduled_at(self.run.training.schedules, self.iteration)
 
     def _feeds(self, micro: int) -> Mapping[str, Array]:
         if self._feed is None:
@@ -204,8 +209,12 @@ class Trainer:
             f"Iteration {self.iteration} ({speed:g} iter/s, {elapsed:g}s/"
             f"{self._message.display} iters), loss = {self._smoothed_loss:g}",
         )
-        log.outputs(places.TRAIN_OUTPUT, "Train", self.run.training.main.reports, values)
+        reports = with_weights(self.run.training.main.reports, self._scheduled)
+        log.outputs(places.TRAIN_OUTPUT, "Train", reports, values)
         log.line(places.RATE_LINE, f"Iteration {self.iteration}, lr = {rate:g}")
+        for item in self.run.training.schedules:
+            text = f"{item.layer}.{item.field} = {item.value(self.iteration):g}"
+            log.line(places.OWN, f"Iteration {self.iteration}, {text}")
         self._clock, self._displayed = now, self.iteration
 
     @property
@@ -216,7 +225,7 @@ class Trainer:
         message, log = self._message, self.run.log
         self._save_once()
         if message.display and self.iteration % message.display == 0:
-            self._losses.append(float(self._stepper.look(self._feeds(0))[LOSS]))
+            self._losses.append(float(self._stepper.look(self._feeds(0), self._scheduled)[LOSS]))
             text = f"Iteration {self.iteration}, loss = {self._smoothed_loss:g}"
             log.line(places.FINAL_LOSS, text)
         if self._tests_now():
@@ -231,7 +240,9 @@ class Trainer:
                 places.TESTING, f"Iteration {self.iteration}, Testing net (#{index})"
             )
             buffers, seed = self._stepper.buffers, self.run.seed
-            scores = evaluate(engine, test, buffers, seed, until=lambda: bool(self._stopped))
+            scores = evaluate(
+                engine, test, buffers, seed, self._scheduled, until=lambda: bool(self._stopped)
+            )
             if self._stopped:
                 self.run.log.line(places.TESTING, "Test interrupted.")
                 return
@@ -243,7 +254,7 @@ class Trainer:
     def _log_test(self, test: TestNet, scores: dict[str, Array]) -> None:
         if self._message.test_compute_loss and LOSS in scores:
             self.run.log.line(places.TEST_LOSS, f"Test loss: {float(scores[LOSS]):g}")
-        reports = test.evaluation.program.reports
+        reports = with_weights(test.evaluation.program.reports, self._scheduled)
         self.run.log.outputs(places.TEST_OUTPUT, "Test", reports, scores)
 
     def blob_scores(self, test: int) -> dict[str, float]:
@@ -274,6 +285,8 @@ def evaluate(
     test: TestNet,
     buffers: StateBuffers,
     seed: int,
+    scheduled: Mapping[str, float] | None = None,
+    *,
     until: Callable[[], bool] = lambda: False,
 ) -> dict[str, Array]:
     """The mean of every report over the test's batches, and of the loss under ``LOSS``.
@@ -285,7 +298,7 @@ def evaluate(
         for index in range(test.iterations):
             if until():
                 break
-            values = engine.run(buffers, feed.next(index), keep=False)
+            values = engine.run(buffers, feed.next(index), scheduled, keep=False)
             for name, value in values.items():
                 totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
     return {name: total / test.iterations for name, total in totals.items()}

@@ -11,11 +11,15 @@ from kdnet.graph import Emitter, Tensor
 
 @dataclass(frozen=True)
 class Leaf:
-    """A trained weight as a solver sees it."""
+    """A trained weight as a solver sees it.
+
+    ``factor`` is a scheduled factor on its lr_mult; at 0 the weight and its history hold still.
+    """
 
     weight: Tensor
     lr_mult: float = 1.0
     decay_mult: float = 1.0
+    factor: Tensor | None = None
 
 
 History = Mapping[str, Sequence[Tensor]]
@@ -31,6 +35,11 @@ class Point:
     updates: Sequence[Tensor]
     history: History
     rate: Tensor
+
+    def rate_of(self, leaf: Leaf) -> Tensor:
+        """The leaf's own rate: η · lr_mult, times its scheduled factor."""
+        own = self.g.mul(self.rate, leaf.lr_mult)
+        return own if leaf.factor is None else self.g.mul(own, leaf.factor)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ class Momentum(Transform):
         """Two products and a sum a leaf."""
         g, found = at.g, []
         for leaf, update, past in zip(at.leaves, at.updates, at.history["momentum"], strict=True):
-            stepped = g.mul(update, g.mul(at.rate, leaf.lr_mult))
+            stepped = g.mul(update, at.rate_of(leaf))
             found.append(g.add(g.mul(past, self.momentum), stepped))
         return found, {"momentum": found}
 
@@ -127,10 +136,27 @@ def apply_chain(
     Returns:
         The next weights, and the next value of every history slot.
     """
-    updates: Sequence[Tensor] = gradients
+    moving = [None if leaf.factor is None else g.greater(leaf.factor, 0.0) for leaf in leaves]
+    # What holds still must not count in the norm of all gradients either.
+    updates: Sequence[Tensor] = [
+        update if gate is None else g.where(gate, update, 0.0)
+        for gate, update in zip(moving, gradients, strict=True)
+    ]
     following: dict[str, list[Tensor]] = {}
     for transform in chain:
         updates, new = transform.apply(Point(g, leaves, updates, history, rate))
         following.update(new)
     weights = [g.sub(leaf.weight, update) for leaf, update in zip(leaves, updates, strict=True)]
-    return weights, following
+    return _gated(g, moving, weights, [leaf.weight for leaf in leaves]), {
+        slot: _gated(g, moving, new, history[slot]) for slot, new in following.items()
+    }
+
+
+def _gated(
+    g: Emitter, moving: Sequence[Tensor | None], new: Sequence[Tensor], old: Sequence[Tensor]
+) -> list[Tensor]:
+    """The new values, except where a gate is closed."""
+    return [
+        value if gate is None else g.where(gate, value, held)
+        for gate, value, held in zip(moving, new, old, strict=True)
+    ]
