@@ -171,14 +171,28 @@ def _fields() -> Iterator[FieldDescriptor]:
         yield from message.fields
 
 
+def _own_messages() -> set[object]:
+    """The messages that no field of Caffe's leads to."""
+    roots = {pb.NetParameter.DESCRIPTOR, pb.SolverParameter.DESCRIPTOR, pb.SolverState.DESCRIPTOR}
+    caffe = roots | {pb.BlobProtoVector.DESCRIPTOR, pb.Datum.DESCRIPTOR}
+    found: set[object] = set()
+    while found != caffe:
+        found = set(caffe)
+        caffe |= {
+            field.message_type
+            for field in _fields()
+            if field.containing_type in found and field.number < OWN_FIELDS_FROM
+        } - {None}
+    return set(pb.DESCRIPTOR.message_types_by_name.values()) - caffe
+
+
 def _caffe_fields() -> list[str]:
     """Fields below our numbers, except those of messages that only our own fields have."""
-    ours = {field.message_type for field in _fields() if field.number >= OWN_FIELDS_FROM}
-    caffe = {field.message_type for field in _fields() if field.number < OWN_FIELDS_FROM}
+    ours = _own_messages()
     return sorted(
         f"{field.full_name} = {field.number}"
         for field in _fields()
-        if field.number < OWN_FIELDS_FROM and field.containing_type not in ours - caffe
+        if field.number < OWN_FIELDS_FROM and field.containing_type not in ours
     )
 
 
