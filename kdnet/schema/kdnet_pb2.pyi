@@ -174,7 +174,7 @@ class ParamSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., share_mode: _Optional[_Union[ParamSpec.DimCheckMode, str]] = ..., lr_mult: _Optional[float] = ..., decay_mult: _Optional[float] = ...) -> None: ...
 
 class LayerParameter(_message.Message):
-    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param")
+    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "channel_wise_loss_param", "activation_boundary_loss_param", "overhaul_loss_param", "factor_transfer_loss_param", "paraphraser_param", "review_loss_param", "contrastive_representation_loss_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +236,13 @@ class LayerParameter(_message.Message):
     TILE_PARAM_FIELD_NUMBER: _ClassVar[int]
     WINDOW_DATA_PARAM_FIELD_NUMBER: _ClassVar[int]
     TEACHER_STUDENT_CROSS_ENTROPY_PARAM_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_WISE_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_BOUNDARY_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    OVERHAUL_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_TRANSFER_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    PARAPHRASER_PARAM_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    CONTRASTIVE_REPRESENTATION_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_TRANSFER_PARAM_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_CONGRUENCE_PARAM_FIELD_NUMBER: _ClassVar[int]
     COSINE_DISTANCE_PARAM_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +312,13 @@ class LayerParameter(_message.Message):
     tile_param: TileParameter
     window_data_param: WindowDataParameter
     teacher_student_cross_entropy_param: TeacherStudentCrossEntropyParameter
+    channel_wise_loss_param: ChannelWiseLossParameter
+    activation_boundary_loss_param: ActivationBoundaryLossParameter
+    overhaul_loss_param: OverhaulLossParameter
+    factor_transfer_loss_param: FactorTransferLossParameter
+    paraphraser_param: ParaphraserParameter
+    review_loss_param: ReviewLossParameter
+    contrastive_representation_loss_param: ContrastiveRepresentationLossParameter
     attention_transfer_param: AttentionTransferParameter
     correlation_congruence_param: CorrelationCongruenceParameter
     cosine_distance_param: FeatureLossParameter
@@ -313,7 +327,7 @@ class LayerParameter(_message.Message):
     l2_distance_param: L2DistanceParameter
     neuron_selectivity_param: NeuronSelectivityParameter
     variational_information_param: VariationalInformationParameter
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., channel_wise_loss_param: _Optional[_Union[ChannelWiseLossParameter, _Mapping]] = ..., activation_boundary_loss_param: _Optional[_Union[ActivationBoundaryLossParameter, _Mapping]] = ..., overhaul_loss_param: _Optional[_Union[OverhaulLossParameter, _Mapping]] = ..., factor_transfer_loss_param: _Optional[_Union[FactorTransferLossParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., review_loss_param: _Optional[_Union[ReviewLossParameter, _Mapping]] = ..., contrastive_representation_loss_param: _Optional[_Union[ContrastiveRepresentationLossParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ...) -> None: ...
 
 class TransformationParameter(_message.Message):
     __slots__ = ("scale", "mirror", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
@@ -363,6 +377,16 @@ class AccuracyParameter(_message.Message):
     ignore_label: int
     def __init__(self, top_k: _Optional[int] = ..., axis: _Optional[int] = ..., ignore_label: _Optional[int] = ...) -> None: ...
 
+class ActivationBoundaryLossParameter(_message.Message):
+    __slots__ = ("margin", "connector", "weight_filler")
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    CONNECTOR_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    margin: float
+    connector: bool
+    weight_filler: FillerParameter
+    def __init__(self, margin: _Optional[float] = ..., connector: bool = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+
 class ArgMaxParameter(_message.Message):
     __slots__ = ("out_max_val", "top_k", "axis")
     OUT_MAX_VAL_FIELD_NUMBER: _ClassVar[int]
@@ -401,6 +425,12 @@ class BiasParameter(_message.Message):
     filler: FillerParameter
     def __init__(self, axis: _Optional[int] = ..., num_axes: _Optional[int] = ..., filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
 
+class ChannelWiseLossParameter(_message.Message):
+    __slots__ = ("temperature",)
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    def __init__(self, temperature: _Optional[float] = ...) -> None: ...
+
 class ClipParameter(_message.Message):
     __slots__ = ("min", "max")
     MIN_FIELD_NUMBER: _ClassVar[int]
@@ -424,6 +454,20 @@ class ContrastiveLossParameter(_message.Message):
     margin: float
     legacy_version: bool
     def __init__(self, margin: _Optional[float] = ..., legacy_version: bool = ...) -> None: ...
+
+class ContrastiveRepresentationLossParameter(_message.Message):
+    __slots__ = ("num_records", "nce_k", "temperature", "momentum", "dim")
+    NUM_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    NCE_K_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    num_records: int
+    nce_k: int
+    temperature: float
+    momentum: float
+    dim: int
+    def __init__(self, num_records: _Optional[int] = ..., nce_k: _Optional[int] = ..., temperature: _Optional[float] = ..., momentum: _Optional[float] = ..., dim: _Optional[int] = ...) -> None: ...
 
 class ConvolutionParameter(_message.Message):
     __slots__ = ("num_output", "bias_term", "pad", "kernel_size", "stride", "dilation", "pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "group", "weight_filler", "bias_filler", "engine", "axis", "force_nd_im2col")
@@ -615,6 +659,26 @@ class FeatureLossParameter(_message.Message):
     spatial: FeatureLossParameter.Spatial
     def __init__(self, projector: _Optional[_Union[ProjectorParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
 
+class FactorTransferLossParameter(_message.Message):
+    __slots__ = ("translator", "channel_power", "power", "weight_filler")
+    class Translator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[FactorTransferLossParameter.Translator]
+        PLAIN: _ClassVar[FactorTransferLossParameter.Translator]
+        BATCH_NORM: _ClassVar[FactorTransferLossParameter.Translator]
+    NONE: FactorTransferLossParameter.Translator
+    PLAIN: FactorTransferLossParameter.Translator
+    BATCH_NORM: FactorTransferLossParameter.Translator
+    TRANSLATOR_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_POWER_FIELD_NUMBER: _ClassVar[int]
+    POWER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    translator: FactorTransferLossParameter.Translator
+    channel_power: int
+    power: int
+    weight_filler: FillerParameter
+    def __init__(self, translator: _Optional[_Union[FactorTransferLossParameter.Translator, str]] = ..., channel_power: _Optional[int] = ..., power: _Optional[int] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+
 class FlattenParameter(_message.Message):
     __slots__ = ("axis", "end_axis")
     AXIS_FIELD_NUMBER: _ClassVar[int]
@@ -801,11 +865,31 @@ class NeuronSelectivityParameter(_message.Message):
     spatial: FeatureLossParameter.Spatial
     def __init__(self, spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
 
+class OverhaulLossParameter(_message.Message):
+    __slots__ = ("margin", "batch_norm_margin", "connector", "weight_filler")
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_NORM_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    CONNECTOR_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    margin: _containers.RepeatedScalarFieldContainer[float]
+    batch_norm_margin: bool
+    connector: bool
+    weight_filler: FillerParameter
+    def __init__(self, margin: _Optional[_Iterable[float]] = ..., batch_norm_margin: bool = ..., connector: bool = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+
 class ParameterParameter(_message.Message):
     __slots__ = ("shape",)
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     shape: BlobShape
     def __init__(self, shape: _Optional[_Union[BlobShape, _Mapping]] = ...) -> None: ...
+
+class ParaphraserParameter(_message.Message):
+    __slots__ = ("rate", "weight_filler")
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    rate: float
+    weight_filler: FillerParameter
+    def __init__(self, rate: _Optional[float] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
 
 class PoolingParameter(_message.Message):
     __slots__ = ("pool", "pad", "pad_h", "pad_w", "kernel_size", "kernel_h", "kernel_w", "stride", "stride_h", "stride_w", "engine", "global_pooling", "round_mode")
@@ -972,6 +1056,12 @@ class ReshapeParameter(_message.Message):
     axis: int
     num_axes: int
     def __init__(self, shape: _Optional[_Union[BlobShape, _Mapping]] = ..., axis: _Optional[int] = ..., num_axes: _Optional[int] = ...) -> None: ...
+
+class ReviewLossParameter(_message.Message):
+    __slots__ = ("mid_channels",)
+    MID_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    mid_channels: int
+    def __init__(self, mid_channels: _Optional[int] = ...) -> None: ...
 
 class ScaleParameter(_message.Message):
     __slots__ = ("axis", "num_axes", "filler", "bias_term", "bias_filler")
