@@ -178,6 +178,9 @@ def own_value(layer: LayerModel, message: pb.ScheduleParameter) -> float | None:
 
 def _points(message: pb.ScheduleParameter, takes: str, own: float | None, max_iter: int) -> Points:
     values, at = tuple(message.value), tuple(message.at)
+    if own is None and values:
+        # A layer without such a number: whether any has it is known once the net is traced.
+        own = values[0]
     if own is not None and (not values or (takes == "each" and len(values) == 1)):
         values = (own, *values)
     if takes == "each" and not at and len(values) == 2:
