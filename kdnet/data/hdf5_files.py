@@ -31,6 +31,7 @@ class Hdf5Files:
         names: The datasets to read.
 
     Attributes:
+        paths: The files.
         counts: The rows of each file.
         shapes: The shape of one row of each dataset.
 
@@ -42,11 +43,11 @@ class Hdf5Files:
     def __init__(self, list_path: Path, names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._open: tuple[Path, Any] | None = None
-        self._paths = _listed(list_path)
+        self.paths = _listed(list_path)
         counts = []
         self.shapes: tuple[Shape, ...] = ()
         try:
-            for path in self._paths:
+            for path in self.paths:
                 count, shapes = self._header(path)
                 self.shapes = self.shapes or shapes
                 if shapes != self.shapes:
@@ -71,7 +72,7 @@ class Hdf5Files:
             here = np.flatnonzero(files == number)
             wanted, back = np.unique(rows[here] - self.starts[number], return_inverse=True)
             for values, name in zip(out, self._names, strict=True):
-                values[here] = self._rows(self._paths[number], name, wanted)[back]
+                values[here] = self._rows(self.paths[number], name, wanted)[back]
         return out
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from kdnet.data.cache import Rows
 from kdnet.data.datum import Shape
 from kdnet.data.located import refuse
+from kdnet.data.order import Order
 from kdnet.data.source import Floats, Source
 from kdnet.data.transform import Transformer, transformed_shape
 from kdnet.net import LayerModel
@@ -21,10 +22,12 @@ MAX_VALUES = 2**31 - 1
 
 
 class ImageSource(Source):
-    """Images (C, H, W) with labels, transformed; sub-classes say which rows a batch has.
+    """Images (C, H, W) with labels, transformed; sub-classes say what is stored.
 
     Tops: the images, and where there is a second top, the labels (N).
     """
+
+    _order: Order
 
     def _prepare(self, item_shape: Shape, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -36,9 +39,32 @@ class ImageSource(Source):
         """(N, C, H, W), and (N,) of the labels."""
         return self._shapes
 
+    @property
+    def record_count(self) -> int:
+        """Every stored image is a record."""
+        return self._order.count
+
+    @property
+    def varies(self) -> str:
+        """Random crops and mirroring."""
+        return self._transformer.varies
+
+    def records(self, index: int) -> Rows:
+        """The stored images of batch ``index``."""
+        return self._order.rows(index, self.batch_size)
+
+    def identity(self) -> dict[str, str]:
+        """The stored images, what reading does to them, the transform and the phase."""
+        return {
+            "type": self.layer.type,
+            "phase": pb.Phase.Name(self.layer.phase),
+            "transform": self._transformer.identity(),
+            "contents": self._contents(),
+        }
+
     @abstractmethod
-    def rows(self, index: int) -> Rows:
-        """The rows of batch ``index``."""
+    def _contents(self) -> str:
+        """A hash of the stored images, and of how they are decoded."""
 
     @abstractmethod
     def take(self, rows: Rows) -> tuple[Array, ...]:
@@ -46,7 +72,7 @@ class ImageSource(Source):
 
     def batch(self, index: int) -> tuple[Floats, ...]:
         """Images and labels of batch ``index``."""
-        items, labels = self.take(self.rows(index))
+        items, labels = self.take(self.records(index))
         images = self._transformer.apply(items, index)
         return (images, labels.astype(np.float32))[: len(self.tops)]
 

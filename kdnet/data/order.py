@@ -27,7 +27,7 @@ class Order:
     """The rows 0 to ``count`` - 1 over and over.
 
     Args:
-        count: Rows of one pass, at least 1.
+        count: Rows of one pass, at least 1; kept as an attribute.
         skip: Rows left out before the first one.
         shuffle: The order of a pass, given its number from 0; None leaves every pass in order.
     """
@@ -35,7 +35,7 @@ class Order:
     def __init__(
         self, count: int, *, skip: int = 0, shuffle: Callable[[int], Rows] | None = None
     ) -> None:
-        self._count = count
+        self.count = count
         self._skip = skip
         self._shuffle = shuffle
         self._latest: dict[int, Rows] = {}
@@ -43,7 +43,7 @@ class Order:
     def rows(self, index: int, size: int) -> Rows:
         """The rows of batch ``index``, when each batch has ``size``."""
         first = self._skip + index * size
-        passes, rows = np.divmod(np.arange(first, first + size, dtype=np.int64), self._count)
+        passes, rows = np.divmod(np.arange(first, first + size, dtype=np.int64), self.count)
         if self._shuffle is not None:
             for number in range(int(passes[0]), int(passes[-1]) + 1):
                 if number not in self._latest:

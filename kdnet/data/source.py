@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kdnet.data.cache import Rows
 from kdnet.data.datum import Shape
 from kdnet.data.located import refuse
 from kdnet.errors import Diagnostic, did_you_mean
@@ -55,6 +56,43 @@ class Source(ABC):
     @abstractmethod
     def batch(self, index: int) -> tuple[Floats, ...]:
         """One contiguous float32 array a top, for batch ``index`` since the start of the run."""
+
+    @property
+    def record_count(self) -> int | None:
+        """How many records there are; None where the layer has none."""
+        return None
+
+    @property
+    def varies(self) -> str:
+        """Why the values of one record are not the same at every pass; empty where they are."""
+        return f"a {self.layer.type} layer has no records"
+
+    def records(self, index: int) -> Rows:
+        """Which record each item of batch ``index`` is, from 0 to ``record_count`` - 1.
+
+        Raises:
+            ValueError: There are no records.
+        """
+        raise ValueError(f"{self.varies}: nothing to number in batch {index}")
+
+    def identity(self) -> dict[str, str]:
+        """What decides the values of a record, by its kind: contents of files, transform, phase.
+
+        Neither paths nor the size and order of batches are among it.
+
+        Raises:
+            DataError: unreadable-data.
+        """
+        return {}
+
+    def attach(self, siblings: Mapping[str, Source]) -> None:  # noqa: B027  # most stand alone
+        """Get to know the sources of the net's other data layers, by layer name.
+
+        Called once, before the first batch.
+
+        Raises:
+            DataError: They are not what the layer needs.
+        """
 
     @classmethod
     def declared_shapes(cls, layer: LayerModel, shape: Shape | None) -> tuple[Shape, ...] | None:

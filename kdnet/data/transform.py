@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from kdnet.data.content import text_hash
 from kdnet.data.datum import Shape
 from kdnet.data.located import blamed_on, existing, refuse
 from kdnet.data.mean import Floats, read_mean
 from kdnet.net import LayerModel
 from kdnet.schema import kdnet_pb2 as pb
+from kdnet.schema import write_text
 from kdnet.weights import philox
 from kdnet.weights.model import Array
 
@@ -74,6 +78,7 @@ class Transformer:
     def __init__(self, layer: LayerModel, shape: Shape, seed: int) -> None:
         self.shape = transformed_shape(layer, shape)
         param = layer.message.transform_param
+        self._param = param
         self._name = layer.name
         self._seed = seed
         self._room = (shape[1] - self.shape[1] + 1, shape[2] - self.shape[2] + 1)
@@ -82,6 +87,21 @@ class Transformer:
         self._mirrors = param.mirror
         self._scale = np.float32(param.scale)
         self._mean = _mean_of(layer, shape)
+
+    @property
+    def varies(self) -> str:
+        """Why one image comes out differently from batch to batch; empty where it does not."""
+        if self._mirrors:
+            return "mirror flips images at random"
+        return "crop_size in TRAIN crops images at random" if self._crops_at_random else ""
+
+    def identity(self) -> str:
+        """A hash of what is done to an image."""
+        param = pb.TransformationParameter()
+        param.CopyFrom(self._param)
+        param.ClearField("mean_file")
+        mean = b"" if self._mean is None else np.ascontiguousarray(self._mean).tobytes()
+        return text_hash(write_text(param), hashlib.sha256(mean).hexdigest())
 
     def apply(self, items: Array, index: int) -> Floats:
         """The batch's images for the net.

@@ -7,7 +7,8 @@ from math import prod
 import numpy as np
 
 from kdnet.data.cache import RowCache, Rows
-from kdnet.data.database import Database
+from kdnet.data.content import content_hash, text_hash
+from kdnet.data.database import DATA_FILE, Database
 from kdnet.data.datum import Item, RawReader, Shape, read_datum
 from kdnet.data.items import (
     ImageSource,
@@ -82,13 +83,13 @@ class Data(ImageSource):
         stated = _stated(layer, shape)
         return None if stated is None else image_shapes(layer, stated, batch_size)
 
-    def rows(self, index: int) -> Rows:
-        """Consecutive records."""
-        return self._order.rows(index, self.batch_size)
-
     def take(self, rows: Rows) -> tuple[Array, ...]:
         """Images and labels of ``rows``, as stored."""
         return self._cache.take(rows)
+
+    def _contents(self) -> str:
+        path = self._database.path / DATA_FILE
+        return text_hash(str(self._database.count), content_hash([path]), str(self._channels))
 
     def close(self) -> None:
         """Release the database."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdnet.data.cache import RowCache, Rows
+from kdnet.data.content import content_hash, text_hash
 from kdnet.data.datum import Shape
 from kdnet.data.hdf5_files import Hdf5Files
 from kdnet.data.items import check_size, check_tops, positive
@@ -60,7 +61,28 @@ class HDF5Data(Source):
 
     def batch(self, index: int) -> tuple[Floats, ...]:
         """The rows of batch ``index``, a top."""
-        return self._cache.take(self._order.rows(index, self._batch_size))
+        return self._cache.take(self.records(index))
+
+    @property
+    def record_count(self) -> int:
+        """Every row is a record."""
+        return self._files.count
+
+    @property
+    def varies(self) -> str:
+        """Rows are handed out as they are stored."""
+        return ""
+
+    def records(self, index: int) -> Rows:
+        """The rows of batch ``index``, counted through the files of the list."""
+        return self._order.rows(index, self._batch_size)
+
+    def identity(self) -> dict[str, str]:
+        """The names of the datasets and the contents of the files."""
+        return {
+            "type": self.layer.type,
+            "contents": text_hash(content_hash(self._files.paths), *self.layer.tops),
+        }
 
     def close(self) -> None:
         """Close the file that is open."""

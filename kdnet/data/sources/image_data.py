@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdnet.data.cache import RowCache, Rows
+from kdnet.data.content import content_hash, text_hash
 from kdnet.data.datum import Shape
 from kdnet.data.image import Pixels, resize
 from kdnet.data.image_list import read_image, read_list
@@ -18,12 +19,14 @@ from kdnet.data.items import (
 )
 from kdnet.data.located import blamed_on, existing, refuse
 from kdnet.data.order import Order, below, permutation
+from kdnet.data.paths import find
 from kdnet.data.source import source
 from kdnet.net import LayerModel
 from kdnet.weights.model import Array
 
 _PARAM = "image_data_param"
 _SOURCE = (_PARAM, "source")
+_OPENED = 64
 
 
 @source("ImageData")
@@ -69,13 +72,22 @@ class ImageData(ImageSource):
         stated = _stated(layer, shape)
         return None if stated is None else image_shapes(layer, stated, batch_size)
 
-    def rows(self, index: int) -> Rows:
-        """Consecutive lines, or consecutive ones of a shuffled pass."""
-        return self._order.rows(index, self.batch_size)
-
     def take(self, rows: Rows) -> tuple[Array, ...]:
         """Images and labels of ``rows``."""
         return self._cache.take(rows)
+
+    def _contents(self) -> str:
+        """Names, labels and sizes of all files, and the bytes of some from first to last."""
+        param, count = self.layer.message.image_data_param, len(self._entries)
+        files = [find(param.root_folder + e.path, str(self._path)) for e in self._entries]
+        sizes = [path.stat().st_size if path else -1 for path in files]
+        lines = [
+            f"{entry.path} {entry.label} {size}"
+            for entry, size in zip(self._entries, sizes, strict=True)
+        ]
+        some = sorted({(count - 1) * number // (_OPENED - 1) for number in range(_OPENED)})
+        opened = content_hash(path for row in some if (path := files[row]))
+        return text_hash(str(param.is_color), str(self._shape), opened, *lines)
 
     def _shuffled(self, number: int) -> Rows:
         return permutation(len(self._entries), self.seed, self.layer.name, "shuffle", number)

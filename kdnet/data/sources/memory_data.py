@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdnet.data.cache import Rows
+from kdnet.data.content import content_hash
 from kdnet.data.datum import Shape
 from kdnet.data.items import ImageSource, check_size, check_stated, check_tops, positive
 from kdnet.data.located import blamed_on, existing, refuse
@@ -35,9 +36,9 @@ class MemoryData(ImageSource):
         del shape
         super().__init__(layer, seed=seed)
         batch_size, stated = _check(layer)
-        path = existing(layer, layer.message.memory_data_param.source, *_SOURCE)
+        self._path = existing(layer, layer.message.memory_data_param.source, *_SOURCE)
         with blamed_on(layer, *_SOURCE):
-            arrays = read_arrays(path, {"data": "data", "label": "label"})
+            arrays = read_arrays(self._path, {"data": "data", "label": "label"})
         self._items, self._labels = _checked(layer, arrays["data"], arrays["label"])
         item_shape = self._items.shape[1:]
         check_stated(layer, stated, transformed_shape(layer, item_shape), _PARAM, "channels")
@@ -53,13 +54,12 @@ class MemoryData(ImageSource):
         check_size(layer, images)
         return images, (batch_size,)
 
-    def rows(self, index: int) -> Rows:
-        """Consecutive items."""
-        return self._order.rows(index, self.batch_size)
-
     def take(self, rows: Rows) -> tuple[Array, ...]:
         """Images and labels of ``rows``."""
         return self._items[rows], self._labels[rows]
+
+    def _contents(self) -> str:
+        return content_hash([self._path])
 
 
 def _check(layer: LayerModel) -> tuple[int, Shape]:
