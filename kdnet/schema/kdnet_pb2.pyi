@@ -174,7 +174,7 @@ class ParamSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., share_mode: _Optional[_Union[ParamSpec.DimCheckMode, str]] = ..., lr_mult: _Optional[float] = ..., decay_mult: _Optional[float] = ...) -> None: ...
 
 class LayerParameter(_message.Message):
-    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "channel_wise_loss_param", "activation_boundary_loss_param", "overhaul_loss_param", "factor_transfer_loss_param", "paraphraser_param", "review_loss_param", "contrastive_representation_loss_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param")
+    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "curriculum_temperature_distillation_param", "decoupled_knowledge_distillation_param", "dist_param", "label_smoothing_cross_entropy_param", "multi_level_logit_distillation_param", "soft_label_sigmoid_cross_entropy_param", "teacher_free_knowledge_distillation_param", "weighted_soft_label_distillation_param", "channel_wise_loss_param", "activation_boundary_loss_param", "overhaul_loss_param", "factor_transfer_loss_param", "paraphraser_param", "review_loss_param", "contrastive_representation_loss_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +236,14 @@ class LayerParameter(_message.Message):
     TILE_PARAM_FIELD_NUMBER: _ClassVar[int]
     WINDOW_DATA_PARAM_FIELD_NUMBER: _ClassVar[int]
     TEACHER_STUDENT_CROSS_ENTROPY_PARAM_FIELD_NUMBER: _ClassVar[int]
+    CURRICULUM_TEMPERATURE_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
+    DECOUPLED_KNOWLEDGE_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
+    DIST_PARAM_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SMOOTHING_CROSS_ENTROPY_PARAM_FIELD_NUMBER: _ClassVar[int]
+    MULTI_LEVEL_LOGIT_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
+    SOFT_LABEL_SIGMOID_CROSS_ENTROPY_PARAM_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FREE_KNOWLEDGE_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTED_SOFT_LABEL_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_WISE_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_BOUNDARY_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
     OVERHAUL_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
@@ -312,6 +320,14 @@ class LayerParameter(_message.Message):
     tile_param: TileParameter
     window_data_param: WindowDataParameter
     teacher_student_cross_entropy_param: TeacherStudentCrossEntropyParameter
+    curriculum_temperature_distillation_param: CurriculumTemperatureDistillationParameter
+    decoupled_knowledge_distillation_param: DecoupledKnowledgeDistillationParameter
+    dist_param: DISTParameter
+    label_smoothing_cross_entropy_param: LabelSmoothingCrossEntropyParameter
+    multi_level_logit_distillation_param: MultiLevelLogitDistillationParameter
+    soft_label_sigmoid_cross_entropy_param: SoftLabelSigmoidCrossEntropyParameter
+    teacher_free_knowledge_distillation_param: TeacherFreeKnowledgeDistillationParameter
+    weighted_soft_label_distillation_param: WeightedSoftLabelDistillationParameter
     channel_wise_loss_param: ChannelWiseLossParameter
     activation_boundary_loss_param: ActivationBoundaryLossParameter
     overhaul_loss_param: OverhaulLossParameter
@@ -327,7 +343,7 @@ class LayerParameter(_message.Message):
     l2_distance_param: L2DistanceParameter
     neuron_selectivity_param: NeuronSelectivityParameter
     variational_information_param: VariationalInformationParameter
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., channel_wise_loss_param: _Optional[_Union[ChannelWiseLossParameter, _Mapping]] = ..., activation_boundary_loss_param: _Optional[_Union[ActivationBoundaryLossParameter, _Mapping]] = ..., overhaul_loss_param: _Optional[_Union[OverhaulLossParameter, _Mapping]] = ..., factor_transfer_loss_param: _Optional[_Union[FactorTransferLossParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., review_loss_param: _Optional[_Union[ReviewLossParameter, _Mapping]] = ..., contrastive_representation_loss_param: _Optional[_Union[ContrastiveRepresentationLossParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., curriculum_temperature_distillation_param: _Optional[_Union[CurriculumTemperatureDistillationParameter, _Mapping]] = ..., decoupled_knowledge_distillation_param: _Optional[_Union[DecoupledKnowledgeDistillationParameter, _Mapping]] = ..., dist_param: _Optional[_Union[DISTParameter, _Mapping]] = ..., label_smoothing_cross_entropy_param: _Optional[_Union[LabelSmoothingCrossEntropyParameter, _Mapping]] = ..., multi_level_logit_distillation_param: _Optional[_Union[MultiLevelLogitDistillationParameter, _Mapping]] = ..., soft_label_sigmoid_cross_entropy_param: _Optional[_Union[SoftLabelSigmoidCrossEntropyParameter, _Mapping]] = ..., teacher_free_knowledge_distillation_param: _Optional[_Union[TeacherFreeKnowledgeDistillationParameter, _Mapping]] = ..., weighted_soft_label_distillation_param: _Optional[_Union[WeightedSoftLabelDistillationParameter, _Mapping]] = ..., channel_wise_loss_param: _Optional[_Union[ChannelWiseLossParameter, _Mapping]] = ..., activation_boundary_loss_param: _Optional[_Union[ActivationBoundaryLossParameter, _Mapping]] = ..., overhaul_loss_param: _Optional[_Union[OverhaulLossParameter, _Mapping]] = ..., factor_transfer_loss_param: _Optional[_Union[FactorTransferLossParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., review_loss_param: _Optional[_Union[ReviewLossParameter, _Mapping]] = ..., contrastive_representation_loss_param: _Optional[_Union[ContrastiveRepresentationLossParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ...) -> None: ...
 
 class TransformationParameter(_message.Message):
     __slots__ = ("scale", "mirror", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
@@ -543,6 +559,20 @@ class CropParameter(_message.Message):
     offset: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, axis: _Optional[int] = ..., offset: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class CurriculumTemperatureDistillationParameter(_message.Message):
+    __slots__ = ("minimum", "range", "reversal", "axis", "filler")
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    REVERSAL_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    FILLER_FIELD_NUMBER: _ClassVar[int]
+    minimum: float
+    range: float
+    reversal: float
+    axis: int
+    filler: FillerParameter
+    def __init__(self, minimum: _Optional[float] = ..., range: _Optional[float] = ..., reversal: _Optional[float] = ..., axis: _Optional[int] = ..., filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+
 class DataParameter(_message.Message):
     __slots__ = ("source", "batch_size", "rand_skip", "backend", "scale", "mean_file", "crop_size", "mirror", "force_encoded_color", "prefetch", "shape")
     class DB(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -574,6 +604,32 @@ class DataParameter(_message.Message):
     prefetch: int
     shape: BlobShape
     def __init__(self, source: _Optional[str] = ..., batch_size: _Optional[int] = ..., rand_skip: _Optional[int] = ..., backend: _Optional[_Union[DataParameter.DB, str]] = ..., scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., crop_size: _Optional[int] = ..., mirror: bool = ..., force_encoded_color: bool = ..., prefetch: _Optional[int] = ..., shape: _Optional[_Union[BlobShape, _Mapping]] = ...) -> None: ...
+
+class DecoupledKnowledgeDistillationParameter(_message.Message):
+    __slots__ = ("alpha", "beta", "temperature", "axis", "standardize")
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
+    alpha: float
+    beta: float
+    temperature: float
+    axis: int
+    standardize: bool
+    def __init__(self, alpha: _Optional[float] = ..., beta: _Optional[float] = ..., temperature: _Optional[float] = ..., axis: _Optional[int] = ..., standardize: bool = ...) -> None: ...
+
+class DISTParameter(_message.Message):
+    __slots__ = ("beta", "gamma", "temperature", "axis")
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    beta: float
+    gamma: float
+    temperature: float
+    axis: int
+    def __init__(self, beta: _Optional[float] = ..., gamma: _Optional[float] = ..., temperature: _Optional[float] = ..., axis: _Optional[int] = ...) -> None: ...
 
 class DropoutParameter(_message.Message):
     __slots__ = ("dropout_ratio",)
@@ -795,6 +851,14 @@ class L2DistanceParameter(_message.Message):
     squared: bool
     def __init__(self, projector: _Optional[_Union[ProjectorParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ..., normalize: bool = ..., squared: bool = ...) -> None: ...
 
+class LabelSmoothingCrossEntropyParameter(_message.Message):
+    __slots__ = ("correct_probability", "axis")
+    CORRECT_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    correct_probability: float
+    axis: int
+    def __init__(self, correct_probability: _Optional[float] = ..., axis: _Optional[int] = ...) -> None: ...
+
 class LogParameter(_message.Message):
     __slots__ = ("base", "scale", "shift")
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -848,6 +912,24 @@ class MemoryDataParameter(_message.Message):
     width: int
     source: str
     def __init__(self, batch_size: _Optional[int] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class MultiLevelLogitDistillationParameter(_message.Message):
+    __slots__ = ("temperature", "instance_weight", "batch_weight", "class_weight", "confidence_mask", "axis", "standardize")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CLASS_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_MASK_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
+    temperature: _containers.RepeatedScalarFieldContainer[float]
+    instance_weight: float
+    batch_weight: float
+    class_weight: float
+    confidence_mask: bool
+    axis: int
+    standardize: bool
+    def __init__(self, temperature: _Optional[_Iterable[float]] = ..., instance_weight: _Optional[float] = ..., batch_weight: _Optional[float] = ..., class_weight: _Optional[float] = ..., confidence_mask: bool = ..., axis: _Optional[int] = ..., standardize: bool = ...) -> None: ...
 
 class MVNParameter(_message.Message):
     __slots__ = ("normalize_variance", "across_channels", "eps")
@@ -1101,6 +1183,16 @@ class SliceParameter(_message.Message):
     slice_dim: int
     def __init__(self, axis: _Optional[int] = ..., slice_point: _Optional[_Iterable[int]] = ..., slice_dim: _Optional[int] = ...) -> None: ...
 
+class SoftLabelSigmoidCrossEntropyParameter(_message.Message):
+    __slots__ = ("temperature", "weight_by_confidence", "ignore_value")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BY_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    weight_by_confidence: bool
+    ignore_value: float
+    def __init__(self, temperature: _Optional[float] = ..., weight_by_confidence: bool = ..., ignore_value: _Optional[float] = ...) -> None: ...
+
 class SoftmaxParameter(_message.Message):
     __slots__ = ("engine", "axis")
     class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -1163,15 +1255,51 @@ class TanHParameter(_message.Message):
     engine: TanHParameter.Engine
     def __init__(self, engine: _Optional[_Union[TanHParameter.Engine, str]] = ...) -> None: ...
 
+class TeacherFreeKnowledgeDistillationParameter(_message.Message):
+    __slots__ = ("correct_probability", "temperature", "axis")
+    CORRECT_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    correct_probability: float
+    temperature: float
+    axis: int
+    def __init__(self, correct_probability: _Optional[float] = ..., temperature: _Optional[float] = ..., axis: _Optional[int] = ...) -> None: ...
+
 class TeacherStudentCrossEntropyParameter(_message.Message):
-    __slots__ = ("temperature", "scale_by_t2", "axis")
+    __slots__ = ("temperature", "scale_by_t2", "axis", "divergence", "ensemble", "teacher_weight", "teacher", "standardize")
+    class Divergence(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CROSS_ENTROPY: _ClassVar[TeacherStudentCrossEntropyParameter.Divergence]
+        KL: _ClassVar[TeacherStudentCrossEntropyParameter.Divergence]
+        REVERSE_KL: _ClassVar[TeacherStudentCrossEntropyParameter.Divergence]
+        JS: _ClassVar[TeacherStudentCrossEntropyParameter.Divergence]
+    CROSS_ENTROPY: TeacherStudentCrossEntropyParameter.Divergence
+    KL: TeacherStudentCrossEntropyParameter.Divergence
+    REVERSE_KL: TeacherStudentCrossEntropyParameter.Divergence
+    JS: TeacherStudentCrossEntropyParameter.Divergence
+    class Answer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LOGITS: _ClassVar[TeacherStudentCrossEntropyParameter.Answer]
+        PROBABILITIES: _ClassVar[TeacherStudentCrossEntropyParameter.Answer]
+    LOGITS: TeacherStudentCrossEntropyParameter.Answer
+    PROBABILITIES: TeacherStudentCrossEntropyParameter.Answer
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     SCALE_BY_T2_FIELD_NUMBER: _ClassVar[int]
     AXIS_FIELD_NUMBER: _ClassVar[int]
+    DIVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    ENSEMBLE_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
+    STANDARDIZE_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     scale_by_t2: bool
     axis: int
-    def __init__(self, temperature: _Optional[float] = ..., scale_by_t2: bool = ..., axis: _Optional[int] = ...) -> None: ...
+    divergence: TeacherStudentCrossEntropyParameter.Divergence
+    ensemble: TeacherStudentCrossEntropyParameter.Answer
+    teacher_weight: _containers.RepeatedScalarFieldContainer[float]
+    teacher: TeacherStudentCrossEntropyParameter.Answer
+    standardize: bool
+    def __init__(self, temperature: _Optional[float] = ..., scale_by_t2: bool = ..., axis: _Optional[int] = ..., divergence: _Optional[_Union[TeacherStudentCrossEntropyParameter.Divergence, str]] = ..., ensemble: _Optional[_Union[TeacherStudentCrossEntropyParameter.Answer, str]] = ..., teacher_weight: _Optional[_Iterable[float]] = ..., teacher: _Optional[_Union[TeacherStudentCrossEntropyParameter.Answer, str]] = ..., standardize: bool = ...) -> None: ...
 
 class ThresholdParameter(_message.Message):
     __slots__ = ("threshold",)
@@ -1200,6 +1328,14 @@ class VariationalInformationParameter(_message.Message):
     eps: float
     spatial: FeatureLossParameter.Spatial
     def __init__(self, hidden: _Optional[int] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., initial_variance: _Optional[float] = ..., eps: _Optional[float] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
+
+class WeightedSoftLabelDistillationParameter(_message.Message):
+    __slots__ = ("temperature", "axis")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    axis: int
+    def __init__(self, temperature: _Optional[float] = ..., axis: _Optional[int] = ...) -> None: ...
 
 class WindowDataParameter(_message.Message):
     __slots__ = ("source", "scale", "mean_file", "batch_size", "crop_size", "mirror", "fg_threshold", "bg_threshold", "fg_fraction", "context_pad", "crop_mode", "cache_images", "root_folder")
