@@ -83,19 +83,34 @@ class BatchNorm(Layer):
         self, g: Emitter, x: Tensor, mean: Tensor, variance: Tensor, factor: Tensor
     ) -> Tensor:
         count = x.size // x.shape[1]
-        batch_mean = _channel_mean(g, g.stop_gradient(x))
-        centred = g.sub(x, batch_mean)
-        batch_variance = _channel_mean(g, g.square(g.stop_gradient(centred)))
-        inverse = g.op("Reciprocal", g.sqrt(g.add(batch_variance, self.params.eps)))
+        y, batch_mean, batch_variance = standardized(g, x, self.params.eps)
         self._accumulate(g, mean, batch_mean, 1.0)
         self._accumulate(g, variance, batch_variance, count / max(count - 1, 1))
         kept = self.params.moving_average_fraction
         self.update(factor, g.add(g.mul(factor, kept), 1.0))
-        return g.op("Mul", centred, inverse, rule="Standardize")
+        return y
 
     def _accumulate(self, g: Emitter, blob: Tensor, batch: Tensor, share: float) -> None:
         kept = g.mul(blob, self.params.moving_average_fraction)
         self.update(blob, g.add(kept, g.mul(g.reshape(batch, blob.shape), share)))
+
+
+def standardized(g: Emitter, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(x − μ) / √(v + eps) by the batch's statistics over all axes but 1, then μ and v."""
+    mean = _channel_mean(g, g.stop_gradient(x))
+    centred = g.sub(x, mean)
+    variance = _channel_mean(g, g.square(g.stop_gradient(centred)))
+    inverse = g.op("Reciprocal", g.sqrt(g.add(variance, eps)))
+    return g.op("Mul", centred, inverse, rule="Standardize"), mean, variance
+
+
+def standardized(g: Emitter, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Each channel less its mean, over its standard deviation; the mean; the biased variance."""
+    mean = _channel_mean(g, g.stop_gradient(x))
+    centred = g.sub(x, mean)
+    variance = _channel_mean(g, g.square(g.stop_gradient(centred)))
+    inverse = g.op("Reciprocal", g.sqrt(g.add(variance, eps)))
+    return g.op("Mul", centred, inverse, rule="Standardize"), mean, variance
 
 
 def _channel_mean(g: Emitter, x: Tensor) -> Tensor:
