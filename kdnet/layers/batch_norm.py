@@ -104,15 +104,6 @@ def standardized(g: Emitter, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Ten
     return g.op("Mul", centred, inverse, rule="Standardize"), mean, variance
 
 
-def standardized(g: Emitter, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Each channel less its mean, over its standard deviation; the mean; the biased variance."""
-    mean = _channel_mean(g, g.stop_gradient(x))
-    centred = g.sub(x, mean)
-    variance = _channel_mean(g, g.square(g.stop_gradient(centred)))
-    inverse = g.op("Reciprocal", g.sqrt(g.add(variance, eps)))
-    return g.op("Mul", centred, inverse, rule="Standardize"), mean, variance
-
-
 def _channel_mean(g: Emitter, x: Tensor) -> Tensor:
     """The mean over all axes but 1; ONNX Runtime is slow where leading and trailing go at once."""
     rows = g.reduce_mean(x, range(2, x.rank), keepdims=True)
