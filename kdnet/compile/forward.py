@@ -34,7 +34,11 @@ class Loss:
 
 @dataclass
 class Forward:
-    """A traced net: its graph, its blobs by name, and what its layers asked for."""
+    """A traced net: its graph, its blobs by name, and what its layers asked for.
+
+    ``bottoms`` are what each layer reads, by its index: a name alone would not tell a blob from
+    what an in-place layer makes of it.
+    """
 
     net: NetModel
     g: Emitter
@@ -42,6 +46,7 @@ class Forward:
     table: WeightTable
     schedules: Sequence[Schedule] = ()
     blobs: dict[str, Tensor] = field(default_factory=dict)
+    bottoms: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     makers: dict[str, tuple[LayerModel, float]] = field(default_factory=dict)
 
@@ -95,9 +100,10 @@ def trace_forward(
     trace = Trace(input_shapes=dict(input_shapes or {}), scheduled=scheduled)
     forward = Forward(net, g, trace, WeightTable(), schedules)
     faults = Faults(LayerError)
-    for model in net.layers:
+    for index, model in enumerate(net.layers):
         if not all(bottom in forward.blobs for bottom in model.bottoms):
             continue
+        forward.bottoms[index] = tuple(forward.blobs[bottom] for bottom in model.bottoms)
         try:
             _emit_layer(forward, model)
         except LayerError as error:
