@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import erf
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,27 @@ class ConvTranspose(OpRun):
         return (y.astype(x.dtype),)
 
 
+class Erf(OpRun):
+    op_domain = ""
+
+    def _run(self, x):
+        return (_erf(x).astype(x.dtype),)
+
+
+class Gelu(OpRun):
+    op_domain = ""
+
+    def _run(self, x, approximate=None):
+        if approximate == "tanh":
+            share = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+        else:
+            share = _erf(x / np.sqrt(2))
+        return ((x * (1 + share) / 2).astype(x.dtype),)
+
+
+_erf = np.vectorize(erf, otypes=[np.float64])
+
+
 class LRN(OpRun):
     op_domain = ""
 
@@ -85,8 +107,9 @@ def _geometry(kernel: tuple[int, ...], attrs: Mapping[str, Any]) -> dict[str, An
     }
 
 
-# onnx.reference has no grouped ConvTranspose, sums LRN over the wrong axis, and its Conv is slow.
-REFERENCE_OPS = [Conv, ConvTranspose, LRN]
+# onnx.reference has no grouped ConvTranspose, sums LRN over the wrong axis, rounds Erf to float32
+# (inside Gelu too), and its Conv is slow.
+REFERENCE_OPS = [Conv, ConvTranspose, Erf, Gelu, LRN]
 
 
 class Traced:

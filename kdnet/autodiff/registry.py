@@ -69,7 +69,7 @@ NON_DIFFERENTIABLE = frozenset(
     {
         *("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"),
         *("ArgMax", "ArgMin", "Ceil", "Floor", "Not", "OneHot", "Or", "Round", "Sign", "Xor"),
-        *("ConstantOfShape", "Shape", "Size", "StopGradient"),
+        *("ConstantOfShape", "EyeLike", "Hardmax", "Shape", "Size", "StopGradient"),
     }
 )
 

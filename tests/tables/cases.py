@@ -74,7 +74,8 @@ class OpCase:
     where that is a sequence), a list of integers (a constant, such as axes), a number (a constant
     of the graph's float type) or None (absent).
     ``wrt`` are the inputs whose gradients are checked. ``lowerings`` forces the choices of
-    kdnet.autodiff.policy by function name.
+    kdnet.autodiff.policy by function name. ``gradient_of`` names the outputs (``y0`` and so on)
+    at which gradients arrive, by default all.
     """
 
     id: str
@@ -88,6 +89,7 @@ class OpCase:
     provider: str = "cpu"
     lowerings: Mapping[str, str] = field(default_factory=dict)
     ort_tol: float = 2e-5
+    gradient_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

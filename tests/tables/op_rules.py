@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from tables import op_rules_basic, op_rules_vision
+from tables import op_rules_basic, op_rules_models, op_rules_vision
 
-CASES = sorted([*op_rules_basic.CASES, *op_rules_vision.CASES], key=lambda case: case.id)
+FAMILIES = (op_rules_basic, op_rules_models, op_rules_vision)
+CASES = sorted((case for family in FAMILIES for case in family.CASES), key=lambda case: case.id)
+REFUSED = [*op_rules_models.REFUSED, *op_rules_vision.REFUSED]

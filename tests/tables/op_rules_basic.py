@@ -118,6 +118,7 @@ MOVES = [
     _row("GatherElements", [(3, 4), (3, 2)], {"axis": 1}, domain=[normal, integers(4)]),
     _row("Identity", [X]),
     _row("Pad", [X, [0, 1, 0, 2, 0, 3], 0.5]),
+    _row("Pad/none", [(2, 3), [0, 0, 0, 0]]),
     _row("Pad/one-side", [(2, 3), [0, 2, 0, 0]]),
     _row("Reshape", [X, [4, 6]]),
     _row("Slice", [X, [1, -3], [3, -1], [1, -1], [1, 1]]),

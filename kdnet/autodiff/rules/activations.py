@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 from kdnet.autodiff.registry import Call, Gradients, vjp
 from kdnet.graph import Emitter, Tensor
+
+SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
 @vjp("Relu")
@@ -17,6 +21,86 @@ def leaky_relu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     """x > 0 ? x : αx ⇒ dx = x > 0 ? dy : α·dy."""
     slope = float(call.attrs.get("alpha", 0.01))
     return (g.where(g.greater(call.x, 0.0), dy, g.mul(dy, slope)),)
+
+
+@vjp("PRelu")
+def prelu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x > 0 ? x : s·x ⇒ dx = x > 0 ? dy : s·dy, ds = x > 0 ? 0 : dy·x."""
+    x, slope = call.x, call.input(1)
+    passed = g.greater(x, 0.0)
+    return (
+        g.where(passed, dy, g.mul(dy, slope)) if call.wants[0] else None,
+        g.where(passed, 0.0, g.mul(dy, x)) if call.wants[1] else None,
+    )
+
+
+@vjp("ThresholdedRelu")
+def thresholded_relu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x > α ? x : 0 ⇒ dx = x > α ? dy : 0."""
+    return (g.where(g.greater(call.x, float(call.attrs.get("alpha", 1.0))), dy, 0.0),)
+
+
+@vjp("Elu")
+def elu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x > 0 ? x : α(e^x − 1) ⇒ dx = x > 0 ? dy : dy·(y + α)."""
+    alpha = float(call.attrs.get("alpha", 1.0))
+    return (g.where(g.greater(call.x, 0.0), dy, g.mul(dy, g.add(call.y, alpha))),)
+
+
+@vjp("Selu")
+def selu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x > 0 ? γx : γα(e^x − 1) ⇒ dx = x > 0 ? γ·dy : dy·(y + γα)."""
+    alpha = float(call.attrs.get("alpha", SELU_ALPHA))
+    gamma = float(call.attrs.get("gamma", SELU_GAMMA))
+    below = g.mul(dy, g.add(call.y, gamma * alpha))
+    return (g.where(g.greater(call.x, 0.0), g.mul(dy, gamma), below),)
+
+
+@vjp("HardSigmoid")
+def hard_sigmoid_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """min(max(αx + β, 0), 1) ⇒ dx = α·dy where 0 < y < 1, else 0."""
+    slope = float(call.attrs.get("alpha", 0.2))
+    inside = g.op("And", g.greater(call.y, 0.0), g.less(call.y, 1.0))
+    return (g.where(inside, g.mul(dy, slope), 0.0),)
+
+
+@vjp("HardSwish")
+def hard_swish_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x·min(max(x/6 + 1/2, 0), 1) ⇒ dx = dy·(x/3 + 1/2) where |x| < 3, else 0 or dy."""
+    x = call.x
+    sloped = g.mul(dy, g.add(g.mul(x, 1 / 3), 0.5))
+    return (g.where(g.less(x, 3.0), g.where(g.greater(x, -3.0), sloped, 0.0), dy),)
+
+
+@vjp("Mish")
+def mish_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x·t, t = tanh(ln(1 + e^x)) ⇒ dx = dy·(t + x·(1 − t²)·σ(x))."""
+    x = call.x
+    t = g.tanh(g.op("Softplus", x))
+    slope = g.mul(g.mul(x, g.sub(1.0, g.square(t))), g.sigmoid(x))
+    return (g.mul(dy, g.add(t, slope)),)
+
+
+@vjp("Gelu")
+def gelu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x·Φ(x) ⇒ dx = dy·(Φ(x) + x·Φ'(x)), with Φ by erf or by its tanh approximation."""
+    x = call.x
+    if call.attrs.get("approximate", "none") == "tanh":
+        cubed = g.mul(g.square(x), 0.044715)
+        t = g.tanh(g.mul(g.mul(x, g.add(cubed, 1.0)), sqrt(2 / pi)))
+        inner = g.mul(g.add(g.mul(cubed, 3.0), 1.0), sqrt(2 / pi) / 2)
+        density = g.mul(g.sub(1.0, g.square(t)), inner)
+        share = g.mul(g.add(t, 1.0), 0.5)
+    else:
+        density = g.mul(g.exp(g.mul(g.square(x), -0.5)), 1 / sqrt(2 * pi))
+        share = g.mul(g.add(g.op("Erf", g.mul(x, sqrt(0.5))), 1.0), 0.5)
+    return (g.mul(dy, g.add(share, g.mul(x, density))),)
+
+
+@vjp("Softsign")
+def softsign_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """x / (1 + |x|) ⇒ dx = dy·(1 − |y|)²."""
+    return (g.mul(dy, g.square(g.sub(1.0, g.abs(call.y)))),)
 
 
 @vjp("Sigmoid")

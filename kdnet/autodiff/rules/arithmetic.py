@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 from kdnet.autodiff.registry import Call, Gradients, vjp
 from kdnet.graph import Emitter, Tensor
 
@@ -46,17 +48,48 @@ def neg_vjp(g: Emitter, _call: Call, dy: Tensor) -> Gradients:
 
 @vjp("Pow")
 def pow_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """x^p with a constant p ⇒ dx = dy·p·x^(p−1), exactly 0 where p = 0."""
-    exponent = call.input(1)
-    if exponent.value is None or exponent.size != 1:
-        call.unsupported("with a computed or non-scalar exponent")
-    p = float(exponent.value.reshape(()))
+    """x^p ⇒ dx = dy·p·x^(p−1), exactly 0 where p = 0; dp = dy·y·ln x, 0 where x ≤ 0."""
+    x, exponent = call.x, call.input(1)
+    if exponent.value is not None and exponent.size == 1:
+        dx = _constant_power(g, x, float(exponent.value.reshape(())), dy)
+        return (dx if call.wants[0] else None), None
+    p = g.cast(exponent, x.dtype)
+    dx = dp = None
+    if call.wants[0]:
+        flat = g.equal(p, 0.0)
+        power = g.pow(x, g.where(flat, 1.0, g.sub(p, 1.0)))
+        dx = g.mul(dy, g.where(flat, 0.0, g.mul(p, power)))
+    if call.wants[1]:
+        usable = g.greater(x, 0.0)
+        dp = g.mul(dy, g.mul(call.y, g.log(g.where(usable, x, 1.0))))
+    return dx, dp
+
+
+def _constant_power(g: Emitter, x: Tensor, p: float, dy: Tensor) -> Tensor | None:
     if p == 0:
-        return None, None
+        return None
     if p == 1:
-        return dy, None
-    power = call.x if p == 2 else g.pow(call.x, p - 1)
-    return g.mul(dy, g.mul(power, p)), None
+        return dy
+    power = x if p == 2 else g.pow(x, p - 1)
+    return g.mul(dy, g.mul(power, p))
+
+
+@vjp("Sin")
+def sin_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """sin(x) ⇒ dx = dy·cos(x)."""
+    return (g.mul(dy, g.op("Cos", call.x)),)
+
+
+@vjp("Cos")
+def cos_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """cos(x) ⇒ dx = −dy·sin(x)."""
+    return (g.neg(g.mul(dy, g.op("Sin", call.x))),)
+
+
+@vjp("Erf")
+def erf_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """erf(x) ⇒ dx = dy·2/√π·e^(−x²)."""
+    return (g.mul(dy, g.mul(g.exp(g.neg(g.square(call.x))), 2 / sqrt(pi))),)
 
 
 @vjp("Sqrt")
@@ -79,15 +112,33 @@ def abs_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
 
 @vjp("Max", "Min")
 def extremum_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """max(a, b) ⇒ dy to the winner; a tie goes to the first, as Caffe's Eltwise MAX does."""
-    if len(call.op.inputs) != 2:
-        call.unsupported("of more than two inputs")
+    """max(a, b, ...) ⇒ dy to the winner; a tie goes to the first, as Caffe's Eltwise MAX does."""
+    count = len(call.op.inputs)
+    if count != 2:
+        return _first_of_many(g, call, dy)
     a, b = call.input(0), call.input(1)
     beaten = g.greater(b, a) if call.op.type == "Max" else g.less(b, a)
     return (
         g.where(beaten, 0.0, dy) if call.wants[0] else None,
         g.where(beaten, dy, 0.0) if call.wants[1] else None,
     )
+
+
+def _first_of_many(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """dy to the first input that equals the output; what no other took is the last one's."""
+    found: list[Tensor | None] = []
+    last = len(call.wants) - 1
+    for index, want in enumerate(call.wants):
+        if not any(call.wants[index:]):
+            found.append(None)
+        elif index == last:
+            found.append(dy)
+        else:
+            hit = g.equal(call.input(index), call.y)
+            found.append(g.where(hit, dy, 0.0) if want else None)
+            if any(call.wants[index + 1 :]):
+                dy = g.where(hit, 0.0, dy)
+    return found
 
 
 @vjp("Sum")

@@ -14,21 +14,32 @@ def _swapped(g: Emitter, x: Tensor) -> Tensor:
 
 @vjp("MatMul")
 def matmul_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """A·B ⇒ dA = dy·Bᵀ, dB = Aᵀ·dy; leading axes broadcast, the walk sums them."""
+    """A·B ⇒ dA = dy·Bᵀ, dB = Aᵀ·dy; leading axes broadcast, the walk sums them.
+
+    A vector counts as a row on the left and as a column on the right.
+    """
     a, b = call.input(0), call.input(1)
-    if a.rank < 2 or b.rank < 2:
-        call.unsupported("of a vector")
-    return (
-        g.matmul(dy, _swapped(g, b)) if call.wants[0] else None,
-        g.matmul(_swapped(g, a), dy) if call.wants[1] else None,
-    )
+    row, column = a.rank == 1, b.rank == 1
+    outer = dy.shape[: dy.rank - (not row) - (not column)]
+    dy = g.reshape(dy, (*outer, 1 if row else a.shape[-2], 1 if column else b.shape[-1]))
+    da = db = None
+    if call.wants[0]:
+        da = g.matmul(dy, g.reshape(b, (1, b.size)) if column else _swapped(g, b))
+    if call.wants[1]:
+        db = g.matmul(g.reshape(a, (a.size, 1)) if row else _swapped(g, a), dy)
+        db = g.reshape(db, db.shape[:-1]) if column else db
+    return da, db
 
 
 @vjp("Gemm")
 def gemm_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """op(A)·op(B) + C ⇒ dA = dy·op(B)ᵀ, dB = op(A)ᵀ·dy, each transposed back; dC = dy."""
-    if call.attrs.get("alpha", 1.0) != 1.0 or call.attrs.get("beta", 1.0) != 1.0:
-        call.unsupported("with alpha or beta")
+    """α·op(A)·op(B) + β·C ⇒ dA = α·dy·op(B)ᵀ, dB = α·op(A)ᵀ·dy, dC = β·dy.
+
+    dA and dB are transposed back.
+    """
+    alpha, beta = float(call.attrs.get("alpha", 1.0)), float(call.attrs.get("beta", 1.0))
+    dc = g.mul(dy, beta) if len(call.wants) > 2 and call.wants[2] else None
+    dy = g.mul(dy, alpha) if any(call.wants[:2]) else dy
     a, b = call.input(0), call.input(1)
     flip_a, flip_b = bool(call.attrs.get("transA", 0)), bool(call.attrs.get("transB", 0))
     da = db = None
@@ -44,4 +55,4 @@ def gemm_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
             if flip_b
             else g.gemm(a, dy, trans_a=not flip_a)
         )
-    return [da, db, dy][: len(call.op.inputs)]
+    return [da, db, dc][: len(call.op.inputs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdnet.autodiff import policy
 from kdnet.autodiff.registry import Call, Gradients, vjp
@@ -117,18 +118,51 @@ def _first_takes_all(
     return [*parts, dy]
 
 
+@vjp("GlobalAveragePool")
+def global_average_pool_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """Σ x / n over all places ⇒ dy / n to each."""
+    share = g.mul(dy, 1.0 / prod(call.x.shape[2:]))
+    return (g.expand(share, call.x.shape),)
+
+
+@vjp("GlobalMaxPool")
+def global_max_pool_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """max over all places ⇒ dy where x equals it; equal shares between ties."""
+    hit = g.cast(g.equal(call.x, call.y), call.x.dtype)
+    ties = g.reduce_sum(hit, range(2, call.x.rank), keepdims=True)
+    return (g.mul(hit, g.div(dy, ties)),)
+
+
 @vjp("AveragePool")
 def average_pool_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     """Σ x / n over a window ⇒ dy / n to each of its places."""
     window = _window(call)
-    if call.attrs.get("ceil_mode", 0):
-        call.unsupported("with ceil_mode: pad the end instead")
-    padded = any(window.begin) or any(end > 0 for end in window.end)
-    if padded and not call.attrs.get("count_include_pad", 0):
-        call.unsupported("that leaves the padding out of the count")
+    counts = _counts(call, window)
+    if np.all(counts == counts.flat[0]):
+        even = float(prod(window.kernel) / counts.flat[0])
+        dy = g.mul(dy, even)
+    else:
+        dy = g.mul(dy, g.constant(prod(window.kernel) / counts, dy.dtype))
     lowering = policy.average_pool_gradient(g.provider, window)
     emit = {"tiles": _average_of_tiles, "pooled": _average_pooled, "spread": _average_spread}
     return (emit[lowering](g, dy, window),)
+
+
+def _counts(call: Call, window: Window) -> NDArray[np.float64]:
+    """How many places each window divides by: those inside, or inside and padding."""
+    axes = len(window.kernel)
+    ends = list(call.attrs.get("pads", [0] * 2 * axes))[axes:]
+    padded = bool(call.attrs.get("count_include_pad", 0))
+    counts = np.ones([1] * axes)
+    for axis in window.axes:
+        low = -window.begin[axis] if padded else 0
+        high = window.size[axis] + (ends[axis] if padded else 0)
+        starts = np.arange(window.out[axis]) * window.strides[axis] - window.begin[axis]
+        taps = np.arange(window.kernel[axis]) * window.dilations[axis]
+        met = starts[:, np.newaxis] + taps
+        inside = ((met >= low) & (met < high)).sum(axis=1)
+        counts = counts * inside.reshape([-1 if a == axis else 1 for a in range(axes)])
+    return counts
 
 
 def _average_of_tiles(g: Emitter, dy: Tensor, window: Window) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
 from kdnet.autodiff.registry import Call, Gradients, vjp
+from kdnet.autodiff.windows import moved
 from kdnet.graph import Emitter, Tensor
 
 
@@ -61,30 +60,85 @@ def split_vjp(g: Emitter, call: Call, *dys: Tensor | None) -> Gradients:
 
 @vjp("Slice")
 def slice_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """x[a:b] ⇒ dy padded with zeros to x's shape."""
+    """x[a:b:s] ⇒ dy at the places it came from, zeros elsewhere."""
     starts, _ends, axes, steps = (call.constant(index) for index in (1, 2, 3, 4))
-    if any(step != 1 for step in steps):
-        call.unsupported("with a step")
     before, after = [0] * call.x.rank, [0] * call.x.rank
-    for axis, start in zip(axes, starts, strict=True):
-        size = call.x.shape[axis]
-        first = min(max(start + size if start < 0 else start, 0), size)
+    backwards = [axis for axis, step in zip(axes, steps, strict=True) if step < 0]
+    dy = _reversed(g, dy, backwards)
+    for axis, start, step in zip((a % call.x.rank for a in axes), starts, steps, strict=True):
+        size, count = call.x.shape[axis], dy.shape[axis]
+        first = min(max(start + size if start < 0 else start, 0), size - (step < 0))
+        if step < 0:
+            first += (count - 1) * step
+        dy = _apart(g, dy, axis, abs(step))
         before[axis] = first
         after[axis] = size - first - dy.shape[axis]
     return g.pad(dy, before, after), None, None, None, None
 
 
+def _reversed(g: Emitter, x: Tensor, axes: list[int]) -> Tensor:
+    if not axes:
+        return x
+    ends = [-x.shape[axis] - 1 for axis in axes]
+    back = [-1] * len(axes)
+    return g.slice(x, axes, back, ends, back)
+
+
+def _apart(g: Emitter, x: Tensor, axis: int, step: int) -> Tensor:
+    """The elements along an axis with ``step − 1`` zeros between them."""
+    outer, count, inner = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    if step == 1 or count < 2:
+        return x
+    zeros = [0] * (axis + 1)
+    gap = [*zeros, step - 1, *[0] * len(inner)]
+    wide = g.pad(g.reshape(x, (*outer, count, 1, *inner)), [0] * len(gap), gap)
+    whole = g.reshape(wide, (*outer, count * step, *inner))
+    return g.slice(whole, [axis], [0], [(count - 1) * step + 1])
+
+
 @vjp("Pad")
 def pad_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """Constant padding ⇒ the inner part of dy."""
-    if call.attrs.get("mode", "constant") != "constant":
-        call.unsupported(f"with mode {call.attrs['mode']}")
-    pads = call.constant(1)
-    rank = call.x.rank
-    axes = [axis for axis in range(rank) if pads[axis] or pads[rank + axis]]
-    starts = [pads[axis] for axis in axes]
-    ends = [pads[axis] + call.x.shape[axis] for axis in axes]
-    return [g.slice(dy, axes, starts, ends), *[None] * (len(call.op.inputs) - 1)]
+    """Padding ⇒ the inner part of dy, and what was copied to the border back to its place."""
+    mode = call.attrs.get("mode", "constant")
+    pads, rank = call.constant(1), call.x.rank
+    if len(pads) != 2 * rank:
+        call.unsupported("with axes: give the pads of every axis")
+    if min(pads) < 0:
+        call.unsupported("that cuts")
+    if mode == "constant":
+        axes = [axis for axis in range(rank) if pads[axis] or pads[rank + axis]]
+        starts = [pads[axis] for axis in axes]
+        ends = [pads[axis] + call.x.shape[axis] for axis in axes]
+        inner = g.slice(dy, axes, starts, ends) if axes else dy
+        return [inner, *[None] * (len(call.op.inputs) - 1)]
+    for axis in range(rank):
+        dy = _folded(g, dy, axis, (pads[axis], pads[rank + axis]), mode)
+    return [dy, *[None] * (len(call.op.inputs) - 1)]
+
+
+def _folded(g: Emitter, dy: Tensor, axis: int, pads: tuple[int, int], mode: str) -> Tensor:
+    """One padded axis cut, with its borders added where mode took them from."""
+    before, after = pads
+    if not before and not after:
+        return dy
+    size = dy.shape[axis] - before - after
+    total = g.slice(dy, [axis], [before], [before + size])
+    left = g.slice(dy, [axis], [0], [before]) if before else None
+    right = g.slice(dy, [axis], [before + size], [before + size + after]) if after else None
+    for border, place in (
+        (left, {"reflect": 1, "edge": 0, "wrap": size - before}[mode]),
+        (right, {"reflect": size - 1 - after, "edge": size - 1, "wrap": 0}[mode]),
+    ):
+        if border is not None:
+            total = g.add(total, moved(g, _origin(g, border, axis, mode), axis, place, size))
+    return total
+
+
+def _origin(g: Emitter, border: Tensor, axis: int, mode: str) -> Tensor:
+    """A border's dy in the order, or at the one place, that mode copied it from."""
+    if mode == "reflect":
+        return _reversed(g, border, [axis])
+    return g.reduce_sum(border, [axis], keepdims=True) if mode == "edge" else border
 
 
 @vjp("Tile")
@@ -96,25 +150,34 @@ def tile_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     return summed, None
 
 
-@vjp("Gather")
-def gather_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """x[i] along an axis ⇒ dy added up at the rows it came from."""
-    axis = int(call.attrs.get("axis", 0)) % call.x.rank
-    x, indices = call.x, call.input(1)
-    count = prod(indices.shape)
-    outer, inner = x.shape[:axis], x.shape[axis + 1 :]
-    rows = g.reshape(dy, (*outer, count, *inner))
-    column = g.reshape(indices, (*[1] * axis, count, *[1] * len(inner)))
-    places = g.expand(column, (*outer, count, *inner))
-    zeros = g.expand(g.like(0.0, x), x.shape)
-    scattered = g.op("ScatterElements", zeros, places, rows, axis=axis, reduction="add")
-    return scattered, None
+@vjp("DepthToSpace")
+def depth_to_space_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """Channels laid out as blocks ⇒ the blocks gathered into channels again."""
+    block = int(call.attrs["blocksize"])
+    if call.attrs.get("mode", "DCR") == "DCR":
+        return (g.op("SpaceToDepth", dy, blocksize=block),)
+    n, c, h, w = call.x.shape
+    apart = g.reshape(dy, (n, c // block**2, h, block, w, block))
+    return (g.reshape(g.transpose(apart, [0, 1, 3, 5, 2, 4]), (n, c, h, w)),)
 
 
-@vjp("GatherElements")
-def gather_elements_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
-    """x at one index an element ⇒ dy added up at those places."""
-    axis = int(call.attrs.get("axis", 0))
-    zeros = g.expand(g.like(0.0, call.x), call.x.shape)
-    places = call.input(1)
-    return g.op("ScatterElements", zeros, places, dy, axis=axis, reduction="add"), None
+@vjp("SpaceToDepth")
+def space_to_depth_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """Blocks gathered into channels ⇒ laid out again."""
+    return (g.op("DepthToSpace", dy, blocksize=int(call.attrs["blocksize"]), mode="DCR"),)
+
+
+@vjp("Trilu")
+def trilu_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """One triangle kept ⇒ that triangle of dy."""
+    more = call.op.inputs[1:]
+    dx = g.op("Trilu", dy, *more, upper=int(call.attrs.get("upper", 1)))
+    return [dx, *[None] * len(more)]
+
+
+@vjp("CumSum")
+def cumsum_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """Running sums ⇒ running sums of dy from the other end."""
+    exclusive = int(call.attrs.get("exclusive", 0))
+    reverse = 1 - int(call.attrs.get("reverse", 0))
+    return g.op("CumSum", dy, call.input(1), exclusive=exclusive, reverse=reverse), None
