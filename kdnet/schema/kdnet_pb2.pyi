@@ -174,7 +174,7 @@ class ParamSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., share_mode: _Optional[_Union[ParamSpec.DimCheckMode, str]] = ..., lr_mult: _Optional[float] = ..., decay_mult: _Optional[float] = ...) -> None: ...
 
 class LayerParameter(_message.Message):
-    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "curriculum_temperature_distillation_param", "decoupled_knowledge_distillation_param", "dist_param", "label_smoothing_cross_entropy_param", "multi_level_logit_distillation_param", "soft_label_sigmoid_cross_entropy_param", "teacher_free_knowledge_distillation_param", "weighted_soft_label_distillation_param", "channel_wise_loss_param", "activation_boundary_loss_param", "overhaul_loss_param", "factor_transfer_loss_param", "paraphraser_param", "review_loss_param", "contrastive_representation_loss_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param")
+    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "curriculum_temperature_distillation_param", "decoupled_knowledge_distillation_param", "dist_param", "label_smoothing_cross_entropy_param", "multi_level_logit_distillation_param", "soft_label_sigmoid_cross_entropy_param", "teacher_free_knowledge_distillation_param", "weighted_soft_label_distillation_param", "channel_wise_distillation_param", "activation_boundary_param", "feature_overhaul_param", "factor_transfer_param", "paraphraser_param", "knowledge_review_param", "contrastive_representation_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
@@ -244,13 +244,13 @@ class LayerParameter(_message.Message):
     SOFT_LABEL_SIGMOID_CROSS_ENTROPY_PARAM_FIELD_NUMBER: _ClassVar[int]
     TEACHER_FREE_KNOWLEDGE_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
     WEIGHTED_SOFT_LABEL_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
-    CHANNEL_WISE_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
-    ACTIVATION_BOUNDARY_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
-    OVERHAUL_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
-    FACTOR_TRANSFER_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_WISE_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_BOUNDARY_PARAM_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_OVERHAUL_PARAM_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_TRANSFER_PARAM_FIELD_NUMBER: _ClassVar[int]
     PARAPHRASER_PARAM_FIELD_NUMBER: _ClassVar[int]
-    REVIEW_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
-    CONTRASTIVE_REPRESENTATION_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    KNOWLEDGE_REVIEW_PARAM_FIELD_NUMBER: _ClassVar[int]
+    CONTRASTIVE_REPRESENTATION_PARAM_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_TRANSFER_PARAM_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_CONGRUENCE_PARAM_FIELD_NUMBER: _ClassVar[int]
     COSINE_DISTANCE_PARAM_FIELD_NUMBER: _ClassVar[int]
@@ -328,13 +328,13 @@ class LayerParameter(_message.Message):
     soft_label_sigmoid_cross_entropy_param: SoftLabelSigmoidCrossEntropyParameter
     teacher_free_knowledge_distillation_param: TeacherFreeKnowledgeDistillationParameter
     weighted_soft_label_distillation_param: WeightedSoftLabelDistillationParameter
-    channel_wise_loss_param: ChannelWiseLossParameter
-    activation_boundary_loss_param: ActivationBoundaryLossParameter
-    overhaul_loss_param: OverhaulLossParameter
-    factor_transfer_loss_param: FactorTransferLossParameter
+    channel_wise_distillation_param: ChannelWiseDistillationParameter
+    activation_boundary_param: ActivationBoundaryParameter
+    feature_overhaul_param: FeatureOverhaulParameter
+    factor_transfer_param: FactorTransferParameter
     paraphraser_param: ParaphraserParameter
-    review_loss_param: ReviewLossParameter
-    contrastive_representation_loss_param: ContrastiveRepresentationLossParameter
+    knowledge_review_param: KnowledgeReviewParameter
+    contrastive_representation_param: ContrastiveRepresentationParameter
     attention_transfer_param: AttentionTransferParameter
     correlation_congruence_param: CorrelationCongruenceParameter
     cosine_distance_param: FeatureLossParameter
@@ -343,10 +343,10 @@ class LayerParameter(_message.Message):
     l2_distance_param: L2DistanceParameter
     neuron_selectivity_param: NeuronSelectivityParameter
     variational_information_param: VariationalInformationParameter
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., curriculum_temperature_distillation_param: _Optional[_Union[CurriculumTemperatureDistillationParameter, _Mapping]] = ..., decoupled_knowledge_distillation_param: _Optional[_Union[DecoupledKnowledgeDistillationParameter, _Mapping]] = ..., dist_param: _Optional[_Union[DISTParameter, _Mapping]] = ..., label_smoothing_cross_entropy_param: _Optional[_Union[LabelSmoothingCrossEntropyParameter, _Mapping]] = ..., multi_level_logit_distillation_param: _Optional[_Union[MultiLevelLogitDistillationParameter, _Mapping]] = ..., soft_label_sigmoid_cross_entropy_param: _Optional[_Union[SoftLabelSigmoidCrossEntropyParameter, _Mapping]] = ..., teacher_free_knowledge_distillation_param: _Optional[_Union[TeacherFreeKnowledgeDistillationParameter, _Mapping]] = ..., weighted_soft_label_distillation_param: _Optional[_Union[WeightedSoftLabelDistillationParameter, _Mapping]] = ..., channel_wise_loss_param: _Optional[_Union[ChannelWiseLossParameter, _Mapping]] = ..., activation_boundary_loss_param: _Optional[_Union[ActivationBoundaryLossParameter, _Mapping]] = ..., overhaul_loss_param: _Optional[_Union[OverhaulLossParameter, _Mapping]] = ..., factor_transfer_loss_param: _Optional[_Union[FactorTransferLossParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., review_loss_param: _Optional[_Union[ReviewLossParameter, _Mapping]] = ..., contrastive_representation_loss_param: _Optional[_Union[ContrastiveRepresentationLossParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., curriculum_temperature_distillation_param: _Optional[_Union[CurriculumTemperatureDistillationParameter, _Mapping]] = ..., decoupled_knowledge_distillation_param: _Optional[_Union[DecoupledKnowledgeDistillationParameter, _Mapping]] = ..., dist_param: _Optional[_Union[DISTParameter, _Mapping]] = ..., label_smoothing_cross_entropy_param: _Optional[_Union[LabelSmoothingCrossEntropyParameter, _Mapping]] = ..., multi_level_logit_distillation_param: _Optional[_Union[MultiLevelLogitDistillationParameter, _Mapping]] = ..., soft_label_sigmoid_cross_entropy_param: _Optional[_Union[SoftLabelSigmoidCrossEntropyParameter, _Mapping]] = ..., teacher_free_knowledge_distillation_param: _Optional[_Union[TeacherFreeKnowledgeDistillationParameter, _Mapping]] = ..., weighted_soft_label_distillation_param: _Optional[_Union[WeightedSoftLabelDistillationParameter, _Mapping]] = ..., channel_wise_distillation_param: _Optional[_Union[ChannelWiseDistillationParameter, _Mapping]] = ..., activation_boundary_param: _Optional[_Union[ActivationBoundaryParameter, _Mapping]] = ..., feature_overhaul_param: _Optional[_Union[FeatureOverhaulParameter, _Mapping]] = ..., factor_transfer_param: _Optional[_Union[FactorTransferParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., knowledge_review_param: _Optional[_Union[KnowledgeReviewParameter, _Mapping]] = ..., contrastive_representation_param: _Optional[_Union[ContrastiveRepresentationParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ...) -> None: ...
 
 class TransformationParameter(_message.Message):
-    __slots__ = ("scale", "mirror", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
+    __slots__ = ("scale", "mirror", "crop_size", "mean_file", "mean_value", "force_color", "force_gray", "draws_of")
     SCALE_FIELD_NUMBER: _ClassVar[int]
     MIRROR_FIELD_NUMBER: _ClassVar[int]
     CROP_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -354,6 +354,7 @@ class TransformationParameter(_message.Message):
     MEAN_VALUE_FIELD_NUMBER: _ClassVar[int]
     FORCE_COLOR_FIELD_NUMBER: _ClassVar[int]
     FORCE_GRAY_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_OF_FIELD_NUMBER: _ClassVar[int]
     scale: float
     mirror: bool
     crop_size: int
@@ -361,7 +362,8 @@ class TransformationParameter(_message.Message):
     mean_value: _containers.RepeatedScalarFieldContainer[float]
     force_color: bool
     force_gray: bool
-    def __init__(self, scale: _Optional[float] = ..., mirror: bool = ..., crop_size: _Optional[int] = ..., mean_file: _Optional[str] = ..., mean_value: _Optional[_Iterable[float]] = ..., force_color: bool = ..., force_gray: bool = ...) -> None: ...
+    draws_of: str
+    def __init__(self, scale: _Optional[float] = ..., mirror: bool = ..., crop_size: _Optional[int] = ..., mean_file: _Optional[str] = ..., mean_value: _Optional[_Iterable[float]] = ..., force_color: bool = ..., force_gray: bool = ..., draws_of: _Optional[str] = ...) -> None: ...
 
 class LossParameter(_message.Message):
     __slots__ = ("ignore_label", "normalization", "normalize")
@@ -393,15 +395,15 @@ class AccuracyParameter(_message.Message):
     ignore_label: int
     def __init__(self, top_k: _Optional[int] = ..., axis: _Optional[int] = ..., ignore_label: _Optional[int] = ...) -> None: ...
 
-class ActivationBoundaryLossParameter(_message.Message):
-    __slots__ = ("margin", "connector", "weight_filler")
+class ActivationBoundaryParameter(_message.Message):
+    __slots__ = ("margin", "projector", "spatial")
     MARGIN_FIELD_NUMBER: _ClassVar[int]
-    CONNECTOR_FIELD_NUMBER: _ClassVar[int]
-    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    PROJECTOR_FIELD_NUMBER: _ClassVar[int]
+    SPATIAL_FIELD_NUMBER: _ClassVar[int]
     margin: float
-    connector: bool
-    weight_filler: FillerParameter
-    def __init__(self, margin: _Optional[float] = ..., connector: bool = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+    projector: ProjectorParameter
+    spatial: FeatureLossParameter.Spatial
+    def __init__(self, margin: _Optional[float] = ..., projector: _Optional[_Union[ProjectorParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
 
 class ArgMaxParameter(_message.Message):
     __slots__ = ("out_max_val", "top_k", "axis")
@@ -441,11 +443,15 @@ class BiasParameter(_message.Message):
     filler: FillerParameter
     def __init__(self, axis: _Optional[int] = ..., num_axes: _Optional[int] = ..., filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
 
-class ChannelWiseLossParameter(_message.Message):
-    __slots__ = ("temperature",)
+class ChannelWiseDistillationParameter(_message.Message):
+    __slots__ = ("temperature", "projector", "spatial")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    PROJECTOR_FIELD_NUMBER: _ClassVar[int]
+    SPATIAL_FIELD_NUMBER: _ClassVar[int]
     temperature: float
-    def __init__(self, temperature: _Optional[float] = ...) -> None: ...
+    projector: ProjectorParameter
+    spatial: FeatureLossParameter.Spatial
+    def __init__(self, temperature: _Optional[float] = ..., projector: _Optional[_Union[ProjectorParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
 
 class ClipParameter(_message.Message):
     __slots__ = ("min", "max")
@@ -471,7 +477,7 @@ class ContrastiveLossParameter(_message.Message):
     legacy_version: bool
     def __init__(self, margin: _Optional[float] = ..., legacy_version: bool = ...) -> None: ...
 
-class ContrastiveRepresentationLossParameter(_message.Message):
+class ContrastiveRepresentationParameter(_message.Message):
     __slots__ = ("num_records", "nce_k", "temperature", "momentum", "dim")
     NUM_RECORDS_FIELD_NUMBER: _ClassVar[int]
     NCE_K_FIELD_NUMBER: _ClassVar[int]
@@ -701,6 +707,28 @@ class ExpParameter(_message.Message):
     shift: float
     def __init__(self, base: _Optional[float] = ..., scale: _Optional[float] = ..., shift: _Optional[float] = ...) -> None: ...
 
+class FactorTransferParameter(_message.Message):
+    __slots__ = ("translator", "channel_power", "power", "weight_filler", "spatial")
+    class Translator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[FactorTransferParameter.Translator]
+        PLAIN: _ClassVar[FactorTransferParameter.Translator]
+        BATCH_NORM: _ClassVar[FactorTransferParameter.Translator]
+    NONE: FactorTransferParameter.Translator
+    PLAIN: FactorTransferParameter.Translator
+    BATCH_NORM: FactorTransferParameter.Translator
+    TRANSLATOR_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_POWER_FIELD_NUMBER: _ClassVar[int]
+    POWER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    SPATIAL_FIELD_NUMBER: _ClassVar[int]
+    translator: FactorTransferParameter.Translator
+    channel_power: int
+    power: int
+    weight_filler: FillerParameter
+    spatial: FeatureLossParameter.Spatial
+    def __init__(self, translator: _Optional[_Union[FactorTransferParameter.Translator, str]] = ..., channel_power: _Optional[int] = ..., power: _Optional[int] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
+
 class FeatureLossParameter(_message.Message):
     __slots__ = ("projector", "spatial")
     class Spatial(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -715,25 +743,17 @@ class FeatureLossParameter(_message.Message):
     spatial: FeatureLossParameter.Spatial
     def __init__(self, projector: _Optional[_Union[ProjectorParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
 
-class FactorTransferLossParameter(_message.Message):
-    __slots__ = ("translator", "channel_power", "power", "weight_filler")
-    class Translator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        NONE: _ClassVar[FactorTransferLossParameter.Translator]
-        PLAIN: _ClassVar[FactorTransferLossParameter.Translator]
-        BATCH_NORM: _ClassVar[FactorTransferLossParameter.Translator]
-    NONE: FactorTransferLossParameter.Translator
-    PLAIN: FactorTransferLossParameter.Translator
-    BATCH_NORM: FactorTransferLossParameter.Translator
-    TRANSLATOR_FIELD_NUMBER: _ClassVar[int]
-    CHANNEL_POWER_FIELD_NUMBER: _ClassVar[int]
-    POWER_FIELD_NUMBER: _ClassVar[int]
-    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
-    translator: FactorTransferLossParameter.Translator
-    channel_power: int
-    power: int
-    weight_filler: FillerParameter
-    def __init__(self, translator: _Optional[_Union[FactorTransferLossParameter.Translator, str]] = ..., channel_power: _Optional[int] = ..., power: _Optional[int] = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+class FeatureOverhaulParameter(_message.Message):
+    __slots__ = ("margin", "batch_norm_margin", "projector", "spatial")
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_NORM_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    PROJECTOR_FIELD_NUMBER: _ClassVar[int]
+    SPATIAL_FIELD_NUMBER: _ClassVar[int]
+    margin: _containers.RepeatedScalarFieldContainer[float]
+    batch_norm_margin: bool
+    projector: ProjectorParameter
+    spatial: FeatureLossParameter.Spatial
+    def __init__(self, margin: _Optional[_Iterable[float]] = ..., batch_norm_margin: bool = ..., projector: _Optional[_Union[ProjectorParameter, _Mapping]] = ..., spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
 
 class FlattenParameter(_message.Message):
     __slots__ = ("axis", "end_axis")
@@ -838,6 +858,12 @@ class InputParameter(_message.Message):
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     shape: _containers.RepeatedCompositeFieldContainer[BlobShape]
     def __init__(self, shape: _Optional[_Iterable[_Union[BlobShape, _Mapping]]] = ...) -> None: ...
+
+class KnowledgeReviewParameter(_message.Message):
+    __slots__ = ("mid_channels",)
+    MID_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    mid_channels: int
+    def __init__(self, mid_channels: _Optional[int] = ...) -> None: ...
 
 class L2DistanceParameter(_message.Message):
     __slots__ = ("projector", "spatial", "normalize", "squared")
@@ -946,18 +972,6 @@ class NeuronSelectivityParameter(_message.Message):
     SPATIAL_FIELD_NUMBER: _ClassVar[int]
     spatial: FeatureLossParameter.Spatial
     def __init__(self, spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
-
-class OverhaulLossParameter(_message.Message):
-    __slots__ = ("margin", "batch_norm_margin", "connector", "weight_filler")
-    MARGIN_FIELD_NUMBER: _ClassVar[int]
-    BATCH_NORM_MARGIN_FIELD_NUMBER: _ClassVar[int]
-    CONNECTOR_FIELD_NUMBER: _ClassVar[int]
-    WEIGHT_FILLER_FIELD_NUMBER: _ClassVar[int]
-    margin: _containers.RepeatedScalarFieldContainer[float]
-    batch_norm_margin: bool
-    connector: bool
-    weight_filler: FillerParameter
-    def __init__(self, margin: _Optional[_Iterable[float]] = ..., batch_norm_margin: bool = ..., connector: bool = ..., weight_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
 
 class ParameterParameter(_message.Message):
     __slots__ = ("shape",)
@@ -1138,12 +1152,6 @@ class ReshapeParameter(_message.Message):
     axis: int
     num_axes: int
     def __init__(self, shape: _Optional[_Union[BlobShape, _Mapping]] = ..., axis: _Optional[int] = ..., num_axes: _Optional[int] = ...) -> None: ...
-
-class ReviewLossParameter(_message.Message):
-    __slots__ = ("mid_channels",)
-    MID_CHANNELS_FIELD_NUMBER: _ClassVar[int]
-    mid_channels: int
-    def __init__(self, mid_channels: _Optional[int] = ...) -> None: ...
 
 class ScaleParameter(_message.Message):
     __slots__ = ("axis", "num_axes", "filler", "bias_term", "bias_filler")
@@ -1366,6 +1374,73 @@ class WindowDataParameter(_message.Message):
     cache_images: bool
     root_folder: str
     def __init__(self, source: _Optional[str] = ..., scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., batch_size: _Optional[int] = ..., crop_size: _Optional[int] = ..., mirror: bool = ..., fg_threshold: _Optional[float] = ..., bg_threshold: _Optional[float] = ..., fg_fraction: _Optional[float] = ..., context_pad: _Optional[int] = ..., crop_mode: _Optional[str] = ..., cache_images: bool = ..., root_folder: _Optional[str] = ...) -> None: ...
+
+class JoinParameter(_message.Message):
+    __slots__ = ("name", "teacher", "student", "loss", "temperature", "combine", "data", "solver")
+    class Combine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        EACH: _ClassVar[JoinParameter.Combine]
+        PROBABILITIES: _ClassVar[JoinParameter.Combine]
+        LOGITS: _ClassVar[JoinParameter.Combine]
+    EACH: JoinParameter.Combine
+    PROBABILITIES: JoinParameter.Combine
+    LOGITS: JoinParameter.Combine
+    class Net(_message.Message):
+        __slots__ = ("net", "name", "rename", "weights", "logits", "weight", "frozen", "phase", "keep_losses", "keep_metrics", "transform_param")
+        NET_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        RENAME_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+        LOGITS_FIELD_NUMBER: _ClassVar[int]
+        WEIGHT_FIELD_NUMBER: _ClassVar[int]
+        FROZEN_FIELD_NUMBER: _ClassVar[int]
+        PHASE_FIELD_NUMBER: _ClassVar[int]
+        KEEP_LOSSES_FIELD_NUMBER: _ClassVar[int]
+        KEEP_METRICS_FIELD_NUMBER: _ClassVar[int]
+        TRANSFORM_PARAM_FIELD_NUMBER: _ClassVar[int]
+        net: str
+        name: str
+        rename: _containers.RepeatedScalarFieldContainer[str]
+        weights: _containers.RepeatedScalarFieldContainer[str]
+        logits: str
+        weight: float
+        frozen: bool
+        phase: Phase
+        keep_losses: bool
+        keep_metrics: bool
+        transform_param: TransformationParameter
+        def __init__(self, net: _Optional[str] = ..., name: _Optional[str] = ..., rename: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[str]] = ..., logits: _Optional[str] = ..., weight: _Optional[float] = ..., frozen: bool = ..., phase: _Optional[_Union[Phase, str]] = ..., keep_losses: bool = ..., keep_metrics: bool = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ...) -> None: ...
+    class Loss(_message.Message):
+        __slots__ = ("type", "student", "teacher", "weight", "params")
+        TYPE_FIELD_NUMBER: _ClassVar[int]
+        STUDENT_FIELD_NUMBER: _ClassVar[int]
+        TEACHER_FIELD_NUMBER: _ClassVar[int]
+        WEIGHT_FIELD_NUMBER: _ClassVar[int]
+        PARAMS_FIELD_NUMBER: _ClassVar[int]
+        type: str
+        student: _containers.RepeatedScalarFieldContainer[str]
+        teacher: _containers.RepeatedScalarFieldContainer[str]
+        weight: float
+        params: LayerParameter
+        def __init__(self, type: _Optional[str] = ..., student: _Optional[_Iterable[str]] = ..., teacher: _Optional[_Iterable[str]] = ..., weight: _Optional[float] = ..., params: _Optional[_Union[LayerParameter, _Mapping]] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
+    STUDENT_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    LAMBDA_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    COMBINE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    teacher: _containers.RepeatedCompositeFieldContainer[JoinParameter.Net]
+    student: _containers.RepeatedCompositeFieldContainer[JoinParameter.Net]
+    loss: _containers.RepeatedCompositeFieldContainer[JoinParameter.Loss]
+    temperature: float
+    combine: JoinParameter.Combine
+    data: str
+    solver: str
+    def __init__(self, name: _Optional[str] = ..., teacher: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., student: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., loss: _Optional[_Iterable[_Union[JoinParameter.Loss, _Mapping]]] = ..., temperature: _Optional[float] = ..., combine: _Optional[_Union[JoinParameter.Combine, str]] = ..., data: _Optional[str] = ..., solver: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ScheduleParameter(_message.Message):
     __slots__ = ("layer", "field", "index", "policy", "value", "at", "gamma", "stepsize")
