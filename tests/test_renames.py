@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tables.formats import CASES, LAYERS, SAMPLE, message, wire_net
 
 from kdnet.errors import KdnetError, UsageError, WeightsError
+from kdnet.net.rename import parse_pair, parse_substitution
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import LayerBlobs, read_weights, write_caffemodel
 from weights_tools import Mapping, Pair, make_mapping, rename_file, rename_layers
-from weights_tools.mapping import parse_pair, parse_substitution, read_map_file
+from weights_tools.mapping import read_map_file
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "caffe" / "files" / "lenet_tiny_iter_3.caffemodel"

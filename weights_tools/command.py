@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from weights_tools.mapping import make_mapping, parse_pair, parse_substitution, read_map_file
+from kdnet.net.rename import make_mapping, parse_pair, parse_substitution
+from weights_tools.mapping import read_map_file
 from weights_tools.rename import rename_file
 from weights_tools.show import as_json, as_table, file_facts
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from kdnet.net.rename import Mapping
 from kdnet.weights import LayerBlobs, atomic_write, read_weights, write_caffemodel
 from kdnet.weights.files import Buffer
 from kdnet.weights.formats.caffemodel import NUMBERS, WireLayer, damaged, open_net, read_layer
 from kdnet.weights.reading import sniff_format
 from kdnet.weights.wire import LENGTH, Field, WireError, fields, write_tag, write_varint
-from weights_tools.mapping import Mapping
 
 _COPY_BYTES = 1 << 20
 
