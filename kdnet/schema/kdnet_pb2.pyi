@@ -1376,7 +1376,7 @@ class WindowDataParameter(_message.Message):
     def __init__(self, source: _Optional[str] = ..., scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., batch_size: _Optional[int] = ..., crop_size: _Optional[int] = ..., mirror: bool = ..., fg_threshold: _Optional[float] = ..., bg_threshold: _Optional[float] = ..., fg_fraction: _Optional[float] = ..., context_pad: _Optional[int] = ..., crop_mode: _Optional[str] = ..., cache_images: bool = ..., root_folder: _Optional[str] = ...) -> None: ...
 
 class JoinParameter(_message.Message):
-    __slots__ = ("name", "teacher", "student", "loss", "temperature", "combine", "data", "solver")
+    __slots__ = ("name", "teacher", "student", "loss", "distillation_weight", "temperature", "combine", "data", "solver")
     class Combine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EACH: _ClassVar[JoinParameter.Combine]
@@ -1427,7 +1427,7 @@ class JoinParameter(_message.Message):
     TEACHER_FIELD_NUMBER: _ClassVar[int]
     STUDENT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
-    LAMBDA_FIELD_NUMBER: _ClassVar[int]
+    DISTILLATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     COMBINE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
@@ -1436,11 +1436,12 @@ class JoinParameter(_message.Message):
     teacher: _containers.RepeatedCompositeFieldContainer[JoinParameter.Net]
     student: _containers.RepeatedCompositeFieldContainer[JoinParameter.Net]
     loss: _containers.RepeatedCompositeFieldContainer[JoinParameter.Loss]
+    distillation_weight: float
     temperature: float
     combine: JoinParameter.Combine
     data: str
     solver: str
-    def __init__(self, name: _Optional[str] = ..., teacher: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., student: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., loss: _Optional[_Iterable[_Union[JoinParameter.Loss, _Mapping]]] = ..., temperature: _Optional[float] = ..., combine: _Optional[_Union[JoinParameter.Combine, str]] = ..., data: _Optional[str] = ..., solver: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., teacher: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., student: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., loss: _Optional[_Iterable[_Union[JoinParameter.Loss, _Mapping]]] = ..., distillation_weight: _Optional[float] = ..., temperature: _Optional[float] = ..., combine: _Optional[_Union[JoinParameter.Combine, str]] = ..., data: _Optional[str] = ..., solver: _Optional[str] = ...) -> None: ...
 
 class ScheduleParameter(_message.Message):
     __slots__ = ("layer", "field", "index", "policy", "value", "at", "gamma", "stepsize")
