@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from kdnet.data.cache import Rows
+from kdnet.net import LayerModel
 from kdnet.weights import philox
+
+
+def draw_key(layer: LayerModel) -> str:
+    """Whose random numbers a data layer takes: its own, or those of the layer it agrees with."""
+    return layer.message.transform_param.draws_of or layer.name
 
 
 def permutation(count: int, seed: int, *key: str | int) -> Rows:

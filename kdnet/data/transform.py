@@ -12,6 +12,7 @@ from kdnet.data.content import text_hash
 from kdnet.data.datum import Shape
 from kdnet.data.located import blamed_on, existing, refuse
 from kdnet.data.mean import Floats, read_mean
+from kdnet.data.order import draw_key
 from kdnet.net import LayerModel
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
@@ -61,7 +62,8 @@ class Transformer:
 
     A mean image is subtracted at the place of the crop. In TRAIN each image is cropped at a random
     place, in TEST in the middle. ``mirror`` flips each image with probability 1/2 in BOTH phases,
-    as in Caffe. The random choices belong to (seed, layer, batch index).
+    as in Caffe. The random choices belong to (seed, layer, batch index); ``draws_of`` names
+    the layer of another view, which then is cropped and flipped at the same places.
 
     Args:
         layer: The layer; its own phase counts.
@@ -79,7 +81,7 @@ class Transformer:
         self.shape = transformed_shape(layer, shape)
         param = layer.message.transform_param
         self._param = param
-        self._name = layer.name
+        self._name = draw_key(layer)
         self._seed = seed
         self._room = (shape[1] - self.shape[1] + 1, shape[2] - self.shape[2] + 1)
         self._crops = self.shape != shape

@@ -20,7 +20,7 @@ from kdnet.data.items import (
 )
 from kdnet.data.located import blamed_on, existing, remark
 from kdnet.data.mean import check_same_shape, name_record
-from kdnet.data.order import Order, below
+from kdnet.data.order import Order, below, draw_key
 from kdnet.data.source import source
 from kdnet.data.transform import forced_channels
 from kdnet.errors import DataError, fail
@@ -54,7 +54,9 @@ class Data(ImageSource):
         with blamed_on(layer, *_SOURCE):
             self._database = Database(path)
         try:
-            self._open(stated, batch_size, below(param.rand_skip, seed, layer.name, "rand_skip"))
+            self._open(
+                stated, batch_size, below(param.rand_skip, seed, draw_key(layer), "rand_skip")
+            )
         except DataError:
             self._database.close()
             raise

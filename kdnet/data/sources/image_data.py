@@ -18,7 +18,7 @@ from kdnet.data.items import (
     stated_shape,
 )
 from kdnet.data.located import blamed_on, existing, refuse
-from kdnet.data.order import Order, below, permutation
+from kdnet.data.order import Order, below, draw_key, permutation
 from kdnet.data.paths import find
 from kdnet.data.source import source
 from kdnet.net import LayerModel
@@ -54,7 +54,7 @@ class ImageData(ImageSource):
         with blamed_on(layer, *_SOURCE):
             self._entries = read_list(self._path)
         count = len(self._entries)
-        skip = below(param.rand_skip, seed, layer.name, "rand_skip")
+        skip = below(param.rand_skip, seed, draw_key(layer), "rand_skip")
         if skip >= count:
             text = f'rand_skip came to {skip}, but "{self._path}" has {count} images'
             refuse(layer, "skip-too-large", text, _PARAM, "rand_skip")
@@ -90,7 +90,7 @@ class ImageData(ImageSource):
         return text_hash(str(param.is_color), str(self._shape), opened, *lines)
 
     def _shuffled(self, number: int) -> Rows:
-        return permutation(len(self._entries), self.seed, self.layer.name, "shuffle", number)
+        return permutation(len(self._entries), self.seed, draw_key(self.layer), "shuffle", number)
 
     def _read(self, rows: Rows) -> tuple[Array, ...]:
         images = np.empty((len(rows), *self._shape), np.uint8)
