@@ -16,10 +16,13 @@ from kdnet.cli._arguments import (
     add_weights,
     count,
     input_shapes,
+    positive,
     seed,
     split,
 )
 from kdnet.cli._progress import progress
+from kdnet.data.teacher_cache import CacheOptions
+from kdnet.errors import UsageError, fail
 
 NAME = "train"
 HELP = "train a net, from a net or a solver file"
@@ -39,7 +42,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full", action="store_true", help="snapshots hold frozen layers (the teacher) too"
     )
+    _add_cache(parser)
     add_state(parser)
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache-teacher",
+        metavar="DIR",
+        help="compute the outputs of frozen layers once a record, and keep them there",
+    )
+    parser.add_argument(
+        "--cache-top-k",
+        type=positive,
+        default=0,
+        metavar="K",
+        help="of class scores, keep the K largest and what the others come to together",
+    )
+    parser.add_argument("--cache-fp16", action="store_true", help="keep them as float16")
+
+
+def _cache(options: argparse.Namespace) -> CacheOptions | None:
+    """What is kept of a teacher.
+
+    Raises:
+        UsageError: cache-without-folder.
+    """
+    if options.cache_teacher:
+        return CacheOptions(options.cache_teacher, options.cache_top_k, options.cache_fp16)
+    if options.cache_top_k or options.cache_fp16:
+        flag = "--cache-top-k" if options.cache_top_k else "--cache-fp16"
+        text = f"{flag} says how a teacher's outputs are kept, but not where"
+        fail(UsageError, "cache-without-folder", text, help=("add --cache-teacher DIR",))
+    return None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         allow_unloaded=options.allow_unloaded,
         full_snapshots=options.full,
         input_shapes=input_shapes(options.input_shape),
+        cache=_cache(options),
     )
     with (
         closing(CaffeLog(sys.stderr, options.log)) as log,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdnet.data.teacher_cache import CacheOptions
 from kdnet.errors import NetError, SchemaError, UsageError, did_you_mean, fail
 from kdnet.net import (
     NetModel,
@@ -45,6 +46,7 @@ class TrainOptions:
     allow_unloaded: bool = False
     full_snapshots: bool = False
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    cache: CacheOptions | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import Plan, TrainOptions, make_plan, snapshot_prefix
 from kdnet.runtime.rate import checked_rate, scheduled_at
 from kdnet.runtime.snapshots import check_place, resumed
+from kdnet.runtime.teacher_cache import plan_cache
 from kdnet.runtime.trainer import Run, TestNet
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
@@ -90,6 +91,11 @@ def _values(plan: Plan, slots: Sequence[WeightSlot], log: CaffeLog) -> dict[str,
     return values
 
 
+def _compile_train(plan: Plan, device: Device) -> Training:
+    shapes = plan.options.input_shapes
+    return compile_training(plan.net, plan.solver, input_shapes=shapes, provider=device.kind)
+
+
 def _compile_test(plan: Plan, training: Training, net: NetModel, device: Device) -> Evaluation:
     return compile_evaluation(
         net,
@@ -107,24 +113,30 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
         KdnetError: the first stage's faults.
     """
     plan = make_plan(options, log)
-    _check_solver(plan.solver)
-    _tell_ignored(plan.solver, log)
+    check_solver(plan.solver)
+    tell_ignored(plan.solver, log)
     device, why = choose_run_device(options, plan.solver)
     log.line(places.OWN, f"Device: {device} ({why}); seed: {plan.seed}")
     shapes, seed = options.input_shapes, plan.seed
-    training = compile_training(plan.net, plan.solver, input_shapes=shapes, provider=device.kind)
+    cached = plan_cache(plan, options.cache, device) if options.cache else None
+    training = cached.training if cached else _compile_train(plan, device)
     evaluations = [_compile_test(plan, training, net, device) for net, _ in plan.tests]
     values = _values(plan, all_slots(training, evaluations), log)
+    values = cached.with_aliases(values) if cached else values
     resume = resumed(plan.resume, training, options.snapshot or "")
     prefix, message = snapshot_prefix(plan), plan.solver.message
     if message.snapshot or message.snapshot_after_train:
         check_place(prefix)
+    sources = open_sources(plan.net, seed=seed, shapes=shapes)
+    if cached:
+        start = training.iter_size * (resume.iteration if resume else 0)
+        sources = cached.sources(sources, values, log, start)
     run = Run(
         training=training,
         solver=plan.solver,
         device=device,
         values=values,
-        sources=open_sources(plan.net, seed=seed, shapes=shapes),
+        sources=sources,
         tests=[
             TestNet(evaluation, open_sources(net, seed=seed, shapes=shapes), count)
             for evaluation, (net, count) in zip(evaluations, plan.tests, strict=True)
@@ -140,7 +152,7 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     return run
 
 
-def _check_solver(solver: SolverModel) -> None:
+def check_solver(solver: SolverModel) -> None:
     """A run must know when to end."""
     if not solver.message.HasField("max_iter") or solver.message.max_iter < 0:
         text = "the solver does not say how long to train: max_iter"
@@ -149,7 +161,7 @@ def _check_solver(solver: SolverModel) -> None:
         fail(NetError, "missing-solver-field", text, span=span, help=hint)
 
 
-def _tell_ignored(solver: SolverModel, log: CaffeLog) -> None:
+def tell_ignored(solver: SolverModel, log: CaffeLog) -> None:
     """Name the solver's fields that change nothing, where they differ from their default."""
     stated = solver.message.ListFields()
     for field, value in stated:
