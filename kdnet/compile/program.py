@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from kdnet.errors import Span
-from kdnet.layers import LabelCheck
+from kdnet.layers import LabelCheck, Stored
 from kdnet.schema import kdnet_pb2 as pb
 
 RATE = "scalar/lr"
@@ -23,7 +23,8 @@ class WeightSlot:
 
     ``role`` is "trained" (a solver updates it), "state" (its layer does) or "frozen" (nobody).
     ``users`` are the (layer, blob index) pairs that share it by name, the owner first, and
-    ``user_shapes`` the shape in which each of them sees it.
+    ``user_shapes`` the shape in which each of them sees it. ``stored`` is its first value, where
+    the layer brings one.
     """
 
     name: str
@@ -37,12 +38,14 @@ class WeightSlot:
     span: Span | None
     users: tuple[tuple[str, int], ...]
     user_shapes: tuple[Shape, ...]
+    stored: Stored | None = None
 
     @property
     def needs_file(self) -> bool:
         """Whether it is frozen and the prototxt does not itself say what it holds."""
         written = self.filler.HasField("type") and self.filler.type in EXPLICIT_FILLERS
-        return self.role == "frozen" and self.lr_mult == 0 and not written
+        known = written or self.stored is not None
+        return self.role == "frozen" and self.lr_mult == 0 and not known
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,15 @@ class StateSlot:
 
 @dataclass(frozen=True)
 class NoiseSlot:
-    """An input of uniform numbers in [0, 1), keyed on (seed, layer, iteration, micro-step)."""
+    """An input of uniform numbers in [0, 1), keyed on (seed, layer, iteration, micro-step).
+
+    ``seed`` is the run's where it is None.
+    """
 
     name: str
     layer: str
     shape: Shape
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,8 @@ class Program:
 
     Inputs are ``data`` (fed from sources), ``noise``, ``reads`` (values bound and left alone),
     ``state`` (bound, and replaced by their following value), the learning rate ``RATE`` and other
-    ``scalars``.
+    ``scalars``. Outputs are the following state, ``reports``, the total loss, and ``watched``:
+    whatever else was asked for, by name.
     ``frozen`` weights are declared in the model and handed to the session. ``loss_span`` is where
     the first loss stands.
     """
@@ -106,6 +114,7 @@ class Program:
     state: tuple[StateSlot, ...] = ()
     frozen: tuple[str, ...] = ()
     reports: tuple[Report, ...] = ()
+    watched: dict[str, Shape] = field(default_factory=dict)
     labels: tuple[LabelCheck, ...] = ()
     scalars: tuple[ScalarSlot, ...] = ()
     has_rate: bool = False

@@ -57,7 +57,7 @@ class WeightTable:
             layer.fail("too-many-params", f"{extra} param for {len(weights)} weight blobs", span)
         for index, weight in enumerate(weights):
             check_size(layer, f"weight {index}", weight.shape)
-        return [self._declare(g, model, index, weight) for index, weight in enumerate(weights)]
+        return [self._declare(g, layer, index, weight) for index, weight in enumerate(weights)]
 
     def _check_name(self, layer: Layer) -> None:
         """Weight files know layers by name, so no two layers with weights may share one."""
@@ -70,11 +70,11 @@ class WeightTable:
             span = model.source.span(("name",))
             raise LayerError(Diagnostic("duplicate-layer-name", text, span, (note,), hint))
 
-    def _declare(self, g: Emitter, model: LayerModel, index: int, weight: Weight) -> Tensor:
-        shared = model.param(index).name
+    def _declare(self, g: Emitter, layer: Layer, index: int, weight: Weight) -> Tensor:
+        model, param = layer.model, layer.param(index)
+        shared = param.name
         if shared and shared in self._by_name:
             return self._join(g, model, index, weight)
-        param = model.param(index)
         tensor = g.input(f"{model.name}/{weight.name}", weight.shape)
         blob = Blob(
             tensor,
@@ -158,6 +158,7 @@ def weight_slots(
             blob.span,
             tuple(blob.users),
             tuple(blob.users.values()),
+            blob.weight.stored,
         )
         for tensor, blob in blobs.items()
     )

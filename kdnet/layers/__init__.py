@@ -1,6 +1,6 @@
 """One class a Caffe layer type: its weights, its checks, and its forward pass in ONNX ops."""
 
-from kdnet.layers.base import DataLayer, Layer, Weight, layer
+from kdnet.layers.base import DataLayer, Layer, Stored, Weight, layer
 from kdnet.layers.registry import layer_class, layer_types
 from kdnet.layers.trace import LabelCheck, Noise, Trace, scalar_name
 
@@ -9,6 +9,7 @@ __all__ = [
     "LabelCheck",
     "Layer",
     "Noise",
+    "Stored",
     "Trace",
     "Weight",
     "layer",

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdnet.errors import Diagnostic, LayerError, Span
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.registry import register
 from kdnet.layers.trace import LabelCheck, Noise, Trace
-from kdnet.net import LayerModel
+from kdnet.net import LayerModel, ParamModel
 from kdnet.schema import kdnet_pb2 as pb
 
 ANY = 1 << 16
@@ -22,16 +23,26 @@ Emitted = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A first value that the layer's own file holds; ``read`` gives it in the weight's shape."""
+
+    file: str
+    read: Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
 class Weight:
     """A blob that a layer owns.
 
     ``state`` marks blobs that the layer itself updates in TRAIN phase and no solver touches.
+    ``stored`` is what it holds at first where no weight file fills the layer, instead of a filler.
     """
 
     name: str
     shape: tuple[int, ...]
     filler: pb.FillerParameter = field(default_factory=pb.FillerParameter)
     state: bool = False
+    stored: Stored | None = None
 
 
 class Layer(ABC):
@@ -121,14 +132,23 @@ class Layer(ABC):
         """What a bottom is to a loss or a metric; "" for other layers."""
         return self.roles[min(bottom, len(self.roles) - 1)] if self.roles else ""
 
+    @property
+    def label_bottom(self) -> int:
+        """The bottom that holds labels, by its role; 0 where there is none."""
+        bottoms = range(len(self.model.bottoms))
+        return next((i for i in bottoms if self.role(i) == "label"), 0)
+
+    def param(self, index: int) -> ParamModel:
+        """How weight ``index`` is trained: as its own ``param`` says, Caffe's rule."""
+        return self.model.param(index)
+
     def update(self, weight: Tensor, value: Tensor) -> None:
         """Let ``value`` be the state blob's content at the next step."""
         self.trace.updates[weight] = value
 
     def expect_labels(self, labels: Tensor, classes: int, ignore: int | None = None) -> None:
         """Have labels checked on the host when they are fed."""
-        index = next((i for i, _ in enumerate(self.model.bottoms) if i == 1), 0)
-        span = self.model.source.span(("bottom", index))
+        span = self.model.source.span(("bottom", self.label_bottom))
         self.trace.labels.append(LabelCheck(labels, self.model.name, classes, ignore, span))
 
 

@@ -1,4 +1,7 @@
-"""First values of every weight: from files by layer name, else from fillers, all accounted for."""
+"""First values of every weight, all accounted for.
+
+From weight files by layer name, else from the layer's own file, else from fillers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def _target(name: str, blobs: Sequence[tuple[WeightSlot, Shape]]) -> Target:
     slots = [slot for slot, _ in blobs]
     frozen = all(slot.role == "frozen" and slot.lr_mult == 0 for slot in slots)
     needs_file = frozen and any(slot.needs_file for slot in slots)
-    return Target(name, tuple(shape for _, shape in blobs), frozen, needs_file, slots[0].span)
+    stored = next((slot.stored.file for slot in slots if slot.stored), "")
+    shapes = tuple(shape for _, shape in blobs)
+    return Target(name, shapes, frozen, needs_file, slots[0].span, stored)
 
 
 def initial_values(
@@ -48,6 +53,8 @@ def initial_values(
         found = [loaded[user] for user in slot.users if user in loaded]
         if found:
             values[slot.name] = found[-1].reshape(slot.shape)
+        elif slot.stored:
+            values[slot.name] = slot.stored.read()
         else:
             key = f"{slot.layer}/{slot.index}"
             values[slot.name] = fill(slot.filler, slot.shape, seed=seed, key=key, span=slot.span)

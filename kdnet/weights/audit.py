@@ -28,7 +28,8 @@ _LEGACY_AXES = 4
 class Target:
     """A layer of the net that has weights: the shapes it takes and whether a file must fill it.
 
-    ``needs_file`` is set for a frozen layer whose fillers would leave it random.
+    ``needs_file`` is set for a frozen layer whose fillers would leave it random. ``stored`` names
+    the file that the layer itself takes its first values from, where no weight file has them.
     """
 
     layer: str
@@ -36,6 +37,7 @@ class Target:
     frozen: bool
     needs_file: bool
     span: Span | None
+    stored: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,7 @@ def audit_weights(
     for target in targets:
         file, layer, found = _find(target, files, indexes)
         faults += found
-        status = "mismatched" if found else "filler" if layer is None else "loaded"
-        rows.append(AuditRow(target.layer, status, len(target.shapes), file, target.frozen))
+        rows.append(_row(target, file, found=layer is not None, misfits=bool(found)))
         if layer is not None and not found:
             taken = _take(target, layer)
             warnings += _non_finite(file, taken)
@@ -150,6 +151,17 @@ def audit_weights(
         if (names := tuple(name for name in index if name not in wanted))
     )
     return values, Audit(tuple(rows), ignored, tuple(warnings), tuple(faults))
+
+
+def _row(target: Target, file: str, *, found: bool, misfits: bool) -> AuditRow:
+    """Mismatched, loaded from a weight file or the layer's own, or left to its fillers."""
+    if misfits:
+        status = "mismatched"
+    elif found or target.stored:
+        status, file = "loaded", file or target.stored
+    else:
+        status = "filler"
+    return AuditRow(target.layer, status, len(target.shapes), file, target.frozen)
 
 
 def same_shape(stored: Shape, wanted: Shape) -> bool:
