@@ -36,6 +36,7 @@ class FeatureLoss(LossLayer):
     ``same_space``: the spatial axes must have equal extents, so on each that differs the larger
     side is averaged down to the smaller, unless ``spatial`` is NONE.
     ``needs_maps``: there must be spatial axes.
+    ``flat``: each item is one row (N, D), whatever axes it has; D counts as its channels.
 
     The loss is what the authors' code returns: ``loss_param`` is not read, and the weight that
     they give it belongs into ``loss_weight``.
@@ -45,6 +46,7 @@ class FeatureLoss(LossLayer):
     same_channels: ClassVar[bool] = True
     same_space: ClassVar[bool] = True
     needs_maps: ClassVar[bool] = False
+    flat: ClassVar[bool] = False
 
     def check(self, student: Tensor, teacher: Tensor) -> None:
         """The features can be matched."""
@@ -57,7 +59,7 @@ class FeatureLoss(LossLayer):
         fits = len(s) > 1 and len(t) > 1 and s[0] == t[0]
         say = f"{both} must be batches of as many items"
         self.require_shape(fits, bottom=bottom, say=say, help="the first axis counts the items")
-        s, t = _aligned(s, t)
+        s, t = self.aligned(s, t)
         if self.needs_maps:
             self.require_shape(
                 len(s) > 2 and len(t) > 2,
@@ -81,17 +83,26 @@ class FeatureLoss(LossLayer):
 
     def _check_projector(self, s: Shape, t: Shape, bottom: int, both: str) -> None:
         kind = self.params.projector.type
+        unit_name = "values an item" if self.flat else "channels"
         self.require_shape(
             s[1] == t[1] or kind != Projector.NONE,
             bottom=bottom,
-            say=f"{both} have {s[1]} and {t[1]} channels, and the projector is NONE",
-            help="without it the student's channels are mapped to the teacher's",
+            say=f"{both} have {s[1]} and {t[1]} {unit_name}, and the projector is NONE",
+            help=f"without it the student's {unit_name} are mapped to the teacher's",
         )
         vectors = kind == Projector.INNER_PRODUCT and len(t) > 2
         maps = kind == Projector.CONVOLUTION and len(t) not in CONVOLVED_RANKS
         name = Projector.Type.Name(kind)
         say = f"{name} does not take {both}"
         self.require(not vectors and not maps, at="projector.type", say=say)
+
+    def aligned(self, student: Shape, teacher: Shape) -> tuple[Shape, Shape]:
+        """The shapes to compare: rows where ``flat``; (N, C, 1, 1) beside (N, C) is (N, C) too."""
+        places = prod(student[2:]), prod(teacher[2:])
+        vectors = 2 in (len(student), len(teacher)) and places == (1, 1)
+        if not self.flat and not vectors:
+            return student, teacher
+        return (student[0], student[1] * places[0]), (teacher[0], teacher[1] * places[1])
 
     def weights(self, student: Tensor, teacher: Tensor) -> list[Weight]:
         """Those of the projector, if there is one."""
@@ -101,7 +112,7 @@ class FeatureLoss(LossLayer):
         self, student: Tensor, teacher: Tensor, *, name: str = "projector"
     ) -> list[Weight]:
         """The blobs of the map from the student's channels to the teacher's; [] without one."""
-        s, t = _aligned(student.shape, teacher.shape)
+        s, t = self.aligned(student.shape, teacher.shape)
         given = self.params.projector if self.same_channels else None
         if given is None or given.type == Projector.NONE:
             return []
@@ -119,20 +130,24 @@ class FeatureLoss(LossLayer):
 
     def emit(self, g: Emitter, student: Tensor, teacher: Tensor, *weights: Tensor) -> Tensor:
         """Match the features, then compare them."""
-        return self.compare(g, *self.matched(g, student, teacher, weights))
+        count = len(self.projector_weights(student, teacher))
+        matched = self.matched(g, student, teacher, weights[:count])
+        return self.compare(g, *matched, *weights[count:])
 
+    # The open signature lets a subclass name the features and its weights.
     @abstractmethod
-    def compare(self, g: Emitter, student: Tensor, teacher: Tensor, /) -> Tensor:
-        """The loss of features that match as far as the class asks for; a scalar."""
+    def compare(self, g: Emitter, *_inputs: Any, **_none: Any) -> Tensor:
+        """The loss, a scalar, of two features that match as far as the class asks for.
+
+        After them come the weights that the layer owns beside the projector's.
+        """
 
     def matched(
         self, g: Emitter, student: Tensor, teacher: Tensor, projector: Sequence[Tensor] = ()
     ) -> tuple[Tensor, Tensor]:
         """Both features after everything that the class asks for; the teacher's is constant."""
-        teacher = g.stop_gradient(teacher)
-        if self.same_space or self.same_channels:
-            s, t = _aligned(student.shape, teacher.shape)
-            student, teacher = g.reshape(student, s), g.reshape(teacher, t)
+        s, t = self.aligned(student.shape, teacher.shape)
+        student, teacher = g.reshape(student, s), g.reshape(g.stop_gradient(teacher), t)
         if self.same_space:
             student, teacher = same_space(g, student, teacher)
         return self.projected(g, student, projector), teacher
@@ -147,14 +162,6 @@ class FeatureLoss(LossLayer):
             scale, shift = (g.reshape(w, (w.size, *[1] * (x.rank - 2))) for w in left)
             y = g.add(g.mul(standardized(g, y, BATCH_NORM_EPS)[0], scale), shift)
         return g.relu(y) if given.relu else y
-
-
-def _aligned(student: Shape, teacher: Shape) -> tuple[Shape, Shape]:
-    """(N, C, 1, 1) beside (N, C) is (N, C) too."""
-    vectors = 2 in (len(student), len(teacher))
-    if vectors and prod(student[2:]) == 1 and prod(teacher[2:]) == 1:
-        return student[:2], teacher[:2]
-    return student, teacher
 
 
 def pointwise(g: Emitter, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -200,14 +207,17 @@ def _window_means(size: int, wanted: int) -> np.ndarray[Any, np.dtype[np.float64
     return means
 
 
-def unit(g: Emitter, x: Tensor, axes: Sequence[int], eps: float = 1e-12) -> Tensor:
-    """``x`` over its length along ``axes``; what is not longer than ``eps`` becomes 0.
+def unit(
+    g: Emitter, x: Tensor, axes: Sequence[int], eps: float = 1e-12, *, added: float = 0.0
+) -> Tensor:
+    """``x`` over its length along ``axes`` plus ``added``; 0 where that is at most ``eps``.
 
     Its gradient is 0 there too, where that of a plain quotient is not finite.
     """
     squares = g.reduce_sum(g.square(x), axes, keepdims=True)
     long = g.greater(squares, eps * eps)
-    return g.where(long, g.div(x, g.sqrt(g.where(long, squares, 1.0))), 0.0)
+    lengths = g.sqrt(g.where(long, squares, 1.0))
+    return g.where(long, g.div(x, g.add(lengths, added) if added else lengths), 0.0)
 
 
 def length(g: Emitter, x: Tensor, axes: Sequence[int], *, keepdims: bool = False) -> Tensor:

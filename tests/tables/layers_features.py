@@ -14,6 +14,10 @@ LONGER_VECTORS = [(4, 3), (4, 5)]
 MAPS = [(2, 3, 3, 4), (2, 3, 3, 4)]
 MORE_CHANNELS = [(3, 2, 3, 2), (3, 4, 3, 2)]
 OTHER_SPACE = [(2, 3, 5, 3), (2, 3, 2, 4)]
+OTHER_MAPS = [(2, 3, 4, 3), (2, 2, 3, 4)]
+OTHER_ITEMS = [(4, 2, 3), (4, 5)]
+MANY_ITEMS = [(5, 3), (5, 3)]
+FLOW = [(2, 3, 4, 4), (2, 2, 2, 3), (2, 3, 3, 2), (2, 2, 3, 2)]
 
 
 def _loss(id_: str, text: str, bottoms: Any, function: Any, count: int = 0) -> LayerCase:
@@ -29,9 +33,40 @@ def _hint(id_: str, text: str, bottoms: Any, count: int = 0, **projector: bool) 
 
 
 CASES = (
+    _loss("AttentionTransfer/averaged", "", OTHER_MAPS, oracle.attention_transfer),
+    _loss(
+        "AttentionTransfer/p_1",
+        "attention_transfer_param { p: 1 }",
+        MAPS,
+        partial(oracle.attention_transfer, p=1),
+    ),
+    _loss(
+        "AttentionTransfer/p_3",
+        "attention_transfer_param { p: 3 spatial: NONE }",
+        [(2, 2, 5), (2, 3, 5)],
+        partial(oracle.attention_transfer, p=3),
+    ),
+    _loss("AttentionTransfer/p_default", "", MAPS, oracle.attention_transfer),
+    _loss(
+        "CorrelationCongruence/gaussian",
+        "correlation_congruence_param { kernel: GAUSSIAN }",
+        MANY_ITEMS,
+        oracle.gaussian_congruence,
+    ),
+    _loss(
+        "CorrelationCongruence/gaussian_of_order_4",
+        "correlation_congruence_param { kernel: GAUSSIAN gamma: 0.75 order: 4 }",
+        LONGER_VECTORS,
+        partial(oracle.gaussian_congruence, gamma=0.75, order=4),
+        2,
+    ),
+    _loss("CorrelationCongruence/neighbours", "", MANY_ITEMS, oracle.neighbours_congruence),
+    _loss("CorrelationCongruence/projected", "", OTHER_ITEMS, oracle.neighbours_congruence, 2),
     _loss("CosineDistance/maps", "", MAPS, oracle.cosine_distance),
     _loss("CosineDistance/projected", "", LONGER_VECTORS, oracle.cosine_distance, 2),
     _loss("CosineDistance/vectors", "", VECTORS, oracle.cosine_distance),
+    _loss("FlowMatrix/averaged", "", FLOW, oracle.flow_matrix),
+    _loss("FlowMatrix/vectors_of_places", "", [(2, 3, 4), (2, 2, 4)] * 2, oracle.flow_matrix),
     _hint(
         "all_of_it",
         "projector { batch_norm: true relu: true }",
@@ -75,4 +110,34 @@ CASES = (
     ),
     _loss("L2Distance/projected", "", LONGER_VECTORS, oracle.l2_distance, 2),
     _loss("L2Distance/vectors", "", VECTORS, oracle.l2_distance),
+    _loss("NeuronSelectivity/averaged", "", OTHER_MAPS, oracle.neuron_selectivity),
+    _loss("NeuronSelectivity/maps", "", MAPS, oracle.neuron_selectivity),
+    _loss(
+        "ProbabilisticKnowledgeTransfer/other_length",
+        "",
+        OTHER_ITEMS,
+        oracle.probabilistic_transfer,
+    ),
+    _loss("ProbabilisticKnowledgeTransfer/rows", "", MANY_ITEMS, oracle.probabilistic_transfer),
+    _loss("RelationalAngle/other_length", "", OTHER_ITEMS, oracle.relational_angle),
+    _loss("RelationalAngle/rows", "", MANY_ITEMS, oracle.relational_angle),
+    _loss("RelationalDistance/other_length", "", OTHER_ITEMS, oracle.relational_distance),
+    _loss("RelationalDistance/rows", "", MANY_ITEMS, oracle.relational_distance),
+    _loss("SimilarityPreserving/other_length", "", OTHER_ITEMS, oracle.similarity_preserving),
+    _loss("SimilarityPreserving/rows", "", MANY_ITEMS, oracle.similarity_preserving),
+    _loss("VariationalInformation/averaged", "", OTHER_MAPS, oracle.variational_information, 4),
+    _loss(
+        "VariationalInformation/hidden",
+        "variational_information_param { hidden: 6 eps: 0.25 initial_variance: 2 }",
+        LONGER_VECTORS,
+        partial(oracle.variational_information, eps=0.25),
+        4,
+    ),
+    _loss(
+        "VariationalInformation/map_of_one_place",
+        "",
+        [(4, 3), (4, 2, 1, 1)],
+        oracle.variational_information,
+        4,
+    ),
 )
