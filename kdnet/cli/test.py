@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=positive, default=50, metavar="N", help="batches to run (50)"
     )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the scores as JSON too; - for stdout, instead of text",
+    )
     add_device(parser)
     add_state(parser)
 
@@ -32,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Score the net; the result goes to stdout, the log to stderr."""
     from kdnet.runtime import CaffeLog, TestOptions, test_net
+    from kdnet.runtime.scoring import as_json, as_text
+    from kdnet.weights import atomic_write
 
     scores = test_net(
         TestOptions(
@@ -46,6 +53,16 @@ def run(options: argparse.Namespace) -> int:
         ),
         CaffeLog(sys.stderr),
     )
-    for report in scores.reports:
-        print(f"{report.blob} = {scores[report.blob]:g}")
+    outputs = {report.blob: scores[report.blob] for report in scores.reports}
+    as_object = as_json(outputs, scores.heads, options.iterations)
+    if options.json == "-":
+        print(as_object, end="")
+        return 0
+    if options.json:
+        with atomic_write(options.json) as file:
+            file.write(as_object.encode())
+    for blob, value in outputs.items():
+        print(f"{blob} = {value:g}")
+    if scores.heads:
+        print(f"\n{as_text(scores.heads)}", end="")
     return 0

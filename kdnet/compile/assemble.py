@@ -10,6 +10,7 @@ from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, ScalarSlot, St
 from kdnet.graph import Emitter, Tensor, outside, to_model
 
 Pair = tuple[Tensor, Tensor]
+WATCHED = "watched"
 
 
 def next_name(tensor: Tensor) -> str:
@@ -27,6 +28,18 @@ def loss_outputs(forward: Forward) -> dict[str, Tensor]:
         blob = forward.blobs[report.blob]
         outputs[report.output] = _own(forward.g, blob, report.output, source, outputs.values())
     return outputs
+
+
+def watch(
+    forward: Forward, tensors: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Further outputs, named ``watched/<name>``, beside those that there are."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        taken = [*outputs.values(), *found.values()]
+        label = f"{WATCHED}/{name}"
+        found[label] = _own(forward.g, tensor, label, forward.source, taken)
+    return found
 
 
 def _total(forward: Forward) -> Tensor:
@@ -114,6 +127,11 @@ def assemble(
         state=tuple(StateSlot(t.name, next_name(t), t.shape) for t in state),
         frozen=tuple(tensor.name for tensor in found.frozen),
         reports=tuple(r for r in forward.reports() if r.output in outputs),
+        watched={
+            name: tensor.shape
+            for name, tensor in outputs.items()
+            if name.startswith(f"{WATCHED}/")
+        },
         labels=tuple(check for check in trace.labels if check.tensor in found.data),
         scalars=tuple(ScalarSlot(t.name, *keys[t]) for t in found.scalars),
         has_rate=bool(found.rate),

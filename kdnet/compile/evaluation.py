@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdnet.compile.assemble import assemble, loss_outputs
-from kdnet.compile.forward import trace_forward
+from kdnet.compile.assemble import assemble, loss_outputs, watch
+from kdnet.compile.forward import Forward, trace_forward
 from kdnet.compile.program import Program, WeightSlot
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
-from kdnet.graph import Emitter
+from kdnet.graph import Emitter, Tensor
 from kdnet.net import NetModel
 from kdnet.solvers import Schedule
+
+Watching = Callable[[Forward], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ def compile_evaluation(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     provider: str = "cpu",
     schedules: Sequence[Schedule] = (),
+    watching: Watching | None = None,
 ) -> Evaluation:
     """Compile the forward pass of a net.
 
@@ -46,6 +49,8 @@ def compile_evaluation(
         input_shapes: shapes of data tops that win over what the net says.
         provider: "cpu" or "cuda".
         schedules: those of the training run; this net uses what it has the layers for.
+        watching: given the traced net, tells which tensors to hand out beside the outputs, as
+            ``watched/<name>``.
     """
     forward = trace_forward(net, Emitter(provider=provider), input_shapes, schedules)
     weights = weight_slots(forward.weights, frozenset(), frozenset())
@@ -57,6 +62,8 @@ def compile_evaluation(
         )
         hint = ("add an Accuracy or a loss layer",)
         fail(LayerError, "no-output", text, span=net.source.span(()), help=hint)
+    if watching is not None:
+        outputs |= watch(forward, watching(forward), outputs)
     program = assemble(net.phase_name.lower(), forward, outputs, (), frozen)
     used = {*program.frozen, *program.reads}
     return Evaluation(net, tuple(slot for slot in weights if slot.name in used), program)

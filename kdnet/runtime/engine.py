@@ -50,6 +50,7 @@ class Engine:
         self._outputs = [report.output for report in program.reports]
         if program.has_loss:
             self._outputs.append(LOSS)
+        self._outputs += program.watched
         self._scalars = [slot.name for slot in program.scalars]
         self._scalars += [RATE] if program.has_rate else []
         # On CUDA inputs and outputs keep their addresses, as CUDA graphs need.
@@ -112,7 +113,8 @@ class Engine:
             keep: whether the new state becomes the current one.
 
         Returns:
-            Each report's array by output name, and the total loss under ``LOSS``.
+            Each report's and watched tensor's array by output name, and the total loss under
+            ``LOSS``.
 
         Raises:
             RunError: what the runtime said, at the prototxt position of the failing node.
@@ -173,6 +175,7 @@ class Engine:
     def _bind_outputs(self, binding: Any) -> list[Any]:
         """Fixed buffers on CUDA; on the CPU the session makes them anew, and the list is empty."""
         shapes = {report.output: report.shape for report in self.program.reports}
+        shapes |= self.program.watched
         found = []
         for name in self._outputs:
             if self.device.kind == "cpu":

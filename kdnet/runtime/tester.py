@@ -1,7 +1,8 @@
-"""``kdnet test``: a TEST net's mean scores over a number of batches."""
+"""``kdnet test``: mean scores over a number of batches, and what the heads are worth."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdnet.compile import Evaluation, Report, compile_evaluation
+from kdnet.compile import Evaluation, Forward, Report, compile_evaluation, trace_forward
+from kdnet.compile.heads import Head, Pair, heads_of, teaching_pairs
 from kdnet.compile.program import LOSS
-from kdnet.net import NetState, resolve_net
+from kdnet.errors import KdnetError
+from kdnet.graph import Emitter, Tensor
+from kdnet.net import NetModel, NetState, needed, resolve_net
 from kdnet.runtime import log as places
 from kdnet.runtime.device import choose_device
 from kdnet.runtime.engine import Engine
@@ -19,13 +23,15 @@ from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
+from kdnet.runtime.scoring import Collector, HeadScore, score_head
 from kdnet.runtime.state import StateBuffers
-from kdnet.runtime.trainer import TestNet, evaluate
+from kdnet.runtime.trainer import TestNet, evaluation_batches
+from kdnet.schema import Located, read_net
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema import read_net
-from kdnet.weights import read_weights
+from kdnet.weights import WeightFile, read_weights
 
 Array = NDArray[Any]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,11 @@ class TestOptions:
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean reports by output name, and what they are reports of."""
+    """Mean reports by output name, what they are reports of, and the heads' scores."""
 
     evaluation: Evaluation
     values: dict[str, Array]
+    heads: tuple[HeadScore, ...] = ()
 
     @property
     def reports(self) -> tuple[Report, ...]:
@@ -72,28 +79,114 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     device, why = choose_device(options.device)
     log.line(places.OWN, f"Device: {device} ({why})")
     located = read_net(options.path)
-    stated = NetState(pb.TEST).merged(located.message.state)
-    state = asked_for(stated, options.level, options.stages)
-    net = resolve_net(located.message, located.source, state)
+    net = _resolved(located, pb.TEST, options)
     shapes = options.input_shapes
     check_input_shapes(shapes, [net])
-    evaluation = compile_evaluation(net, input_shapes=shapes, provider=device.kind)
     files = [read_weights(path) for path in options.weights]
+    watched = _Watched(_pairs(located, options), files, log)
+    evaluation = compile_evaluation(
+        net, input_shapes=shapes, provider=device.kind, watching=watched
+    )
     values, audit = initial_values(
         evaluation.weights, files, seed=options.seed, allow_unloaded=options.allow_unloaded
     )
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
     engine = Engine(evaluation.program, device, values)
+    found = Collector(watched.heads)
     with ExitStack() as opened:
         sources = open_sources(net, seed=options.seed, shapes=shapes)
         for source in sources:
             opened.callback(source.close)
         test = TestNet(evaluation, sources, options.iterations)
-        means = evaluate(engine, test, StateBuffers(device, {}), options.seed)
-    scores = Scores(evaluation, means)
+        means = _run(engine, test, StateBuffers(device, {}), options.seed, found)
+    scores = Scores(evaluation, means, _scored(found, log))
     log_scores(scores, log)
     return scores
+
+
+def _run(
+    engine: Engine, test: TestNet, buffers: StateBuffers, seed: int, found: Collector
+) -> dict[str, Array]:
+    """The mean of every report; the heads' predictions go to the collector."""
+    totals: dict[str, Array] = {}
+    for values in evaluation_batches(engine, test, buffers, seed):
+        found.add(
+            {head.blob: values[f"watched/{head.blob}"] for head in found.heads},
+            {
+                head.blob: values[f"watched/{head.blob} target"]
+                for head in found.heads
+                if head.target is not None
+            },
+        )
+        for name, value in values.items():
+            if name not in engine.program.watched:
+                totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
+    return {name: total / test.iterations for name, total in totals.items()}
+
+
+def _scored(found: Collector, log: CaffeLog) -> tuple[HeadScore, ...]:
+    if found.left_out:
+        text = f"the last {found.left_out} batches are in the means, but not in the heads' scores"
+        log.line(places.OWN, f"{text}: too many values to keep")
+    scores = (score_head(head, found) for head in found.heads)
+    return tuple(score for score in scores if score is not None)
+
+
+def _resolved(located: Located[pb.NetParameter], phase: int, options: TestOptions) -> NetModel:
+    stated = NetState(phase).merged(located.message.state) if phase == pb.TEST else NetState(phase)
+    state = asked_for(stated, options.level, options.stages)
+    return resolve_net(located.message, located.source, state)
+
+
+def _pairs(located: Located[pb.NetParameter], options: TestOptions) -> tuple[Pair, ...]:
+    """Who teaches whom in TRAIN phase; nothing where that net cannot be traced, say without data.
+
+    A net that is only tested need not be able to train.
+    """
+    try:
+        net = _resolved(located, pb.TRAIN, options)
+        return teaching_pairs(trace_forward(net, Emitter(), options.input_shapes))
+    except KdnetError:
+        return ()
+
+
+class _Watched:
+    """Chooses the heads to watch, once the net is traced.
+
+    A teacher that only the TRAIN net reads is scored too, where the weight files hold it; else it
+    stays out, as it would without being watched.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], files: Sequence[WeightFile], log: CaffeLog) -> None:
+        self.heads: tuple[Head, ...] = ()
+        self._pairs = pairs
+        self._held = {layer.name for file in files for layer in file.layers}
+        self._log = log
+
+    def __call__(self, forward: Forward) -> dict[str, Tensor]:
+        own = heads_of(forward)
+        known = {head.blob for head in own}
+        every = heads_of(forward, self._pairs)
+        missing = {
+            head.blob for head in every if head.blob not in known and self._lacks(forward, head)
+        }
+        for blob in sorted(missing):
+            text = f'teacher "{blob}" is not scored: --weights does not hold all of its layers'
+            self._log.line(places.OWN, text)
+        pairs = [pair for pair in self._pairs if pair[1] not in missing]
+        self.heads = heads_of(forward, pairs)
+        found = {}
+        for head in self.heads:
+            found[head.blob] = head.tensor
+            if head.target is not None:
+                found[f"{head.blob} target"] = head.target
+        return found
+
+    def _lacks(self, forward: Forward, head: Head) -> bool:
+        layers = {forward.net.layers[i].name for i in needed(forward.net, [head.blob])}
+        weighted = {blob.layer.name for blob in forward.weights.values()}
+        return not layers & weighted <= self._held
 
 
 def log_scores(scores: Scores, log: CaffeLog) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -294,11 +294,22 @@ def evaluate(
     It breaks off, with a result that means nothing, as soon as ``until`` holds.
     """
     totals: dict[str, Array] = {}
+    for values in evaluation_batches(engine, test, buffers, seed, scheduled):
+        if until():
+            break
+        for name, value in values.items():
+            totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
+    return {name: total / test.iterations for name, total in totals.items()}
+
+
+def evaluation_batches(
+    engine: Engine,
+    test: TestNet,
+    buffers: StateBuffers,
+    seed: int,
+    scheduled: Mapping[str, float] | None = None,
+) -> Iterator[dict[str, Array]]:
+    """What the engine says of each of the test's batches."""
     with batches(test.evaluation.program, test.sources, seed) as feed:
         for index in range(test.iterations):
-            if until():
-                break
-            values = engine.run(buffers, feed.next(index), scheduled, keep=False)
-            for name, value in values.items():
-                totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
-    return {name: total / test.iterations for name, total in totals.items()}
+            yield engine.run(buffers, feed.next(index), scheduled, keep=False)

@@ -1,0 +1,22 @@
+"""What predictions are worth: metrics of classifiers, binary heads and auto-encoders."""
+
+from kdnet.runtime.scoring.collect import Collector
+from kdnet.runtime.scoring.report import as_json, as_text
+from kdnet.runtime.scoring.scores import (
+    BinaryScore,
+    ClassifierScore,
+    HeadScore,
+    ReconstructionScore,
+    score_head,
+)
+
+__all__ = [
+    "BinaryScore",
+    "ClassifierScore",
+    "Collector",
+    "HeadScore",
+    "ReconstructionScore",
+    "as_json",
+    "as_text",
+    "score_head",
+]
