@@ -45,7 +45,7 @@ def check_labels(layer: Layer, scores: Tensor, labels: Tensor, axis: int) -> Non
     same_items = scores.shape[:1] == labels.shape[:1]
     layer.require_shape(
         same_items and labels.size == positions,
-        bottom=1,
+        bottom=layer.label_bottom,
         say=f"labels of shape {labels.shape} for scores of shape {scores.shape} "
         f"with their classes on axis {axis}",
         help=f"labels must have the shape {_expected(scores, axis)}",
