@@ -60,7 +60,8 @@ class Cut:
         data: the one data layer that the frozen part reads.
         frontier: the blobs on the cut.
         cached: the layers that the rest is spared.
-        constants: a hash's worth of what the frozen graph holds beside its weights.
+        constants: what the frozen graph holds beside its weights, if it is large.
+        held_back: which frozen weights are not in the frozen part, and why.
         forward: the whole net, traced.
     """
 
@@ -71,6 +72,7 @@ class Cut:
     frontier: tuple[Frontier, ...]
     cached: tuple[LayerModel, ...]
     constants: tuple[Tensor, ...]
+    held_back: tuple[Note, ...]
     forward: Forward
 
     def joined(self, training: Training) -> tuple[Training, Mapping[str, str]]:
@@ -118,14 +120,16 @@ def cut_frozen(
     if not frontier:
         text = f'net "{net.name}" has no frozen part whose outputs could be kept'
         hint = ("a teacher is frozen when lr_mult is 0 for all its weights and it is in TEST",)
-        fail(LayerError, "nothing-frozen", text, span=net.source.span(()), help=hint)
+        span = net.source.span(())
+        raise LayerError(Diagnostic("nothing-frozen", text, span, _held_back(forward), hint))
     kept = _needed(unique, {_maker(unique, blob) for blob in frontier})
     data = _one_source(unique, kept)
     blobs = tuple(_described(unique, forward, cut, blob) for blob in frontier)
     part, constants = _program(unique, kept, blobs, input_shapes, provider)
     cached = tuple(unique.layers[i] for i in sorted(cut))
     rest = _rest(unique, cut, blobs)
-    return Cut(net, part, rest, data, blobs, cached, constants, forward)
+    held_back = _held_back(forward)
+    return Cut(net, part, rest, data, blobs, cached, constants, held_back, forward)
 
 
 def _unique_names(net: NetModel) -> NetModel:
@@ -172,6 +176,22 @@ def _frontier(forward: Forward, stay: frozenset[str]) -> tuple[set[int], list[st
         if not out:
             return cut, found
         cut -= out
+
+
+def _held_back(forward: Forward) -> tuple[Note, ...]:
+    """The first layer with frozen weights below one whose statistics move, if there is one."""
+    net, table = forward.net, forward.weights
+    own = {user: blob for blob in table.values() if not blob.weight.state for user in blob.users}
+    still = {name for (name, _), blob in own.items() if blob.lr_mult == 0}
+    still -= {name for (name, _), blob in own.items() if blob.lr_mult != 0}
+    updating = {table[tensor].layer.name for tensor in forward.trace.updates}
+    for index, layer in enumerate(net.layers):
+        above = [net.layers[i] for i in _needed(net, {index})] if layer.name in still else []
+        for cause in above:
+            if cause.name in updating:
+                who = f'layer "{cause.name}" ({cause.type}) updates its statistics'
+                return (Note(f'{who}, so layer "{layer.name}" is not kept', cause.position),)
+    return ()
 
 
 def _sums_up(layer: LayerModel) -> bool:

@@ -20,7 +20,7 @@ from kdnet.data import Source
 from kdnet.data.content import text_hash
 from kdnet.data.teacher_cache import CacheOptions, StoredBlob, TeacherCache, open_cache
 from kdnet.data.top_k import LOGITS, PROBABILITIES
-from kdnet.errors import DataError, Note, fail
+from kdnet.errors import DataError, Diagnostic, Note, fail
 from kdnet.net import LayerModel
 from kdnet.runtime import log as places
 from kdnet.runtime.device import Device
@@ -105,6 +105,10 @@ class CachePlan:
         return [found if source is base else source for source in opened]
 
     def _tell(self, log: CaffeLog, cache: TeacherCache, told: str, count: int) -> None:
+        for note in self.cut.held_back:
+            hint = ("give the layers of the teacher phase: TEST",)
+            text, span = note.message, note.span
+            log.diagnostic(Diagnostic("moving-teacher", text, span, help=hint, severity="warning"))
         names = ", ".join(f'"{blob.name}" ({blob.stored})' for blob in self.blobs)
         layers = len(self.cut.cached)
         log.line(places.OWN, f"Teacher cache: {names} of {layers} frozen layers")
