@@ -66,10 +66,8 @@ class Emitted:
         """The tops, and the next content of the blobs that the layer updates itself."""
         updates = self.layer.trace.updates
         found = {f"top{i}": top for i, top in enumerate(self.tops)}
-        for index, weight in enumerate(self.weight_tensors):
-            if weight in updates:
-                found[f"next{index}"] = updates[weight]
-        return found
+        changed = [weight for weight in self.weight_tensors if weight in updates]
+        return found | {f"next{i}": updates[weight] for i, weight in enumerate(changed)}
 
 
 def emitted(g: Emitter, model: LayerModel, given: Mapping[str, Tensor]) -> Emitted:

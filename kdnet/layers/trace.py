@@ -23,13 +23,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """Labels that must be integers in [0, classes), or ``ignore``, whenever they are fed."""
+    """Labels that must be integers in [0, classes), or ``ignore``, whenever they are fed.
+
+    ``kind`` says what they number: "label" for classes, "record" for records of the data.
+    """
 
     tensor: Tensor
     layer: str
     classes: int
     ignore: int | None
     span: Span | None
+    kind: str = "label"
 
 
 @dataclass

@@ -18,6 +18,11 @@ from kdnet.weights import philox
 
 Array = NDArray[Any]
 DEPTH = 4
+# What the numbers of a check count, and what to do about one that is too large.
+NUMBERED = {
+    "label": ("classes", "num_output of the classifier must exceed the largest label"),
+    "record": ("records", "num_records must be the number of records in the training data"),
+}
 
 
 def open_sources(
@@ -61,7 +66,8 @@ class Batches:
             check_labels(check, batch[check.tensor.name], self._index)
         feeds = {name: batch[name] for name in self._program.data}
         for slot in self._program.noise:
-            stream = philox(self._seed, "noise", slot.layer, iteration, micro)
+            seed = self._seed if slot.seed is None else slot.seed
+            stream = philox(seed, "noise", slot.layer, iteration, micro)
             feeds[slot.name] = stream.random(slot.shape, np.float32)
         self._index += 1
         return feeds
@@ -93,10 +99,10 @@ def check_labels(check: LabelCheck, labels: Array, batch: int) -> None:
     if not wrong.any():
         return
     item = int(np.argmax(wrong))
+    counted, hint = NUMBERED[check.kind]
     text = (
-        f'layer "{check.layer}": label {labels.reshape(-1)[item]:g} of batch {batch}, '
+        f'layer "{check.layer}": {check.kind} {labels.reshape(-1)[item]:g} of batch {batch}, '
         f"item {item // max(1, values.size // labels.shape[0])}, "
-        f"is not one of the {check.classes} classes 0 to {check.classes - 1}"
+        f"is not one of the {check.classes} {counted} 0 to {check.classes - 1}"
     )
-    hint = ("num_output of the classifier must exceed the largest label",)
-    fail(DataError, "label-out-of-range", text, span=check.span, help=hint)
+    fail(DataError, "label-out-of-range", text, span=check.span, help=(hint,))
