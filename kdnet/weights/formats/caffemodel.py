@@ -210,15 +210,23 @@ def write_caffemodel(
         WeightsError: ``cannot-write``; the file that was there is still whole.
         TypeError: A blob is neither float32 nor float64.
     """
-    encoded = [_encode_layer(layer) for layer in layers]
-    name = net_name.encode()
     with atomic_write(path) as file:
-        file.write(write_tag(_NET_NAME, LENGTH) + write_varint(len(name)) + name)
-        for pieces in encoded:
-            file.writelines(pieces)
+        file.writelines(_encode_net(layers, net_name))
+
+
+def encoded_bytes(layers: Sequence[LayerBlobs], *, net_name: str = "") -> int:
+    """The size in bytes of what :func:`write_caffemodel` writes."""
+    return sum(map(len, _encode_net(layers, net_name)))
 
 
 Piece = bytes | memoryview
+
+
+def _encode_net(layers: Sequence[LayerBlobs], net_name: str) -> list[Piece]:
+    pieces = _field(_NET_NAME, [net_name.encode()])
+    for layer in layers:
+        pieces += _encode_layer(layer)
+    return pieces
 
 
 def encode_blob(blob: Array) -> bytes:

@@ -1,0 +1,223 @@
+"""The heads of a net: the blobs that a student or a teacher is used for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdnet.compile.forward import Forward
+from kdnet.errors import Diagnostic, NetError, Note, Span, UsageError, did_you_mean
+from kdnet.layers import DataLayer, layer_class
+from kdnet.net import LayerModel, NetModel, feeders, last_makers
+from kdnet.net.extract import cut_net, upstream
+
+CLASSIFIER_ROLES = frozenset(
+    {"logits", "student logits", "teacher logits", "binary logits", "probabilities"}
+)
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where a head's true classes are: the data top, the class axis, and a label to pass over."""
+
+    blob: str
+    axis: int
+    ignore: int | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A blob that losses and metrics take from a net, and the layers that make it.
+
+    ``layers`` are indices in the TEST net, data layers among them; ``weighted`` the names of those
+    that have weights. ``trained`` tells a student, of which the solver changes a weight, from a
+    teacher. ``axis`` is the class axis as its readers state it.
+    """
+
+    blob: str
+    roles: frozenset[str]
+    layers: tuple[int, ...]
+    weighted: frozenset[str]
+    trained: bool
+    axis: int = 1
+    label: Label | None = None
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a reader takes it for scores of classes."""
+        return bool(self.roles & CLASSIFIER_ROLES)
+
+    def net(self, test: NetModel) -> NetModel:
+        """The part of the TEST net that makes it."""
+        return cut_net(test, self.layers, self.blob)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One bottom of a loss or a metric: the blob, its role, who reads it, and who made it."""
+
+    blob: str
+    role: str
+    layer: LayerModel
+    maker: int | None
+
+
+def is_data(layer: LayerModel) -> bool:
+    """Whether a layer's tops come from outside."""
+    return issubclass(layer_class(layer), DataLayer)
+
+
+def find_heads(test: NetModel, train: Forward) -> tuple[Head, ...]:
+    """Every head of a net, in the order in which the TEST net makes them.
+
+    A classifier's scores count before features, values and targets that share weights with them;
+    of blobs that are functions of each other without weights, logits before probabilities, the
+    first counts. A net without a loss has its unread blobs for heads.
+
+    Args:
+        test: the net in TEST phase.
+        train: the same net in TRAIN phase, traced: it says what is trained.
+    """
+    readings = [*_readings(test, test), *_readings(train.net, test)]
+    by_blob: dict[str, list[_Reading]] = {}
+    for reading in readings:
+        if reading.maker is not None and reading.role != LABEL:
+            by_blob.setdefault(reading.blob, []).append(reading)
+    if not by_blob:
+        makers = last_makers(test)
+        found = [_head(test, train, blob, makers[blob], ()) for blob in test.outputs]
+    else:
+        found = [
+            _head(test, train, blob, max(r.maker or 0 for r in read), read)
+            for blob, read in by_blob.items()
+        ]
+    heads = sorted((head for head in found if head.weighted), key=lambda head: head.layers[-1])
+    return tuple(head for head in heads if not _is_second(head, heads))
+
+
+def head_of_blob(test: NetModel, train: Forward, blob: str) -> Head | None:
+    """The head of any blob of the TEST net, whoever reads it."""
+    makers = last_makers(test)
+    if blob not in makers or is_data(test.layers[makers[blob]]):
+        return None
+    readings = [*_readings(test, test), *_readings(train.net, test)]
+    read = [found for found in readings if found.blob == blob and found.maker is not None]
+    maker = max((found.maker or 0 for found in read), default=makers[blob])
+    return _head(test, train, blob, maker, read)
+
+
+def _readings(net: NetModel, test: NetModel) -> Iterator[_Reading]:
+    """What losses and metrics of a net read; the maker is the layer of the TEST net."""
+    reads, makers = feeders(net), last_makers(test)
+    for index, layer in enumerate(net.layers):
+        cls = layer_class(layer)
+        if not (cls.is_loss or cls.is_metric) or not cls.roles:
+            continue
+        for place, blob in enumerate(layer.bottoms):
+            role = cls.roles[min(place, len(cls.roles) - 1)]
+            maker = reads[index][place] if net is test else makers.get(blob)
+            yield _Reading(blob, role, layer, maker)
+
+
+def _head(test: NetModel, train: Forward, blob: str, maker: int, read: Sequence[_Reading]) -> Head:
+    layers = upstream(test, [maker])
+    names = {test.layers[index].name for index in layers}
+    users = [(name, w.lr_mult) for w in train.weights.values() for name, _ in w.users]
+    weighted = names & {name for name, _ in users}
+    trained = names & {name for name, lr_mult in users if lr_mult != 0}
+    made = test.layers[maker]
+    span = made.source.span(("top", made.tops.index(blob)))
+    return Head(
+        blob,
+        frozenset(reading.role for reading in read),
+        layers,
+        frozenset(weighted),
+        bool(trained),
+        next(_axes(read), 1),
+        next(_labels(test, read), None),
+        span,
+    )
+
+
+def _axes(read: Iterable[_Reading]) -> Iterator[int]:
+    for reading in read:
+        params = _params(reading.layer)
+        if params is not None and hasattr(params, "axis"):
+            yield params.axis
+
+
+def _params(layer: LayerModel) -> Any:
+    name = layer_class(layer).params_field
+    return getattr(layer.message, name) if name else None
+
+
+def _labels(test: NetModel, read: Iterable[_Reading]) -> Iterator[Label]:
+    """The labels that a data layer of the TEST net feeds to readers of the head's logits."""
+    tops = {top for layer in test.layers if is_data(layer) for top in layer.tops}
+    for reading in read:
+        roles = layer_class(reading.layer).roles
+        if reading.role != "logits" or LABEL not in roles:
+            continue
+        blob = reading.layer.bottoms[roles.index(LABEL)]
+        if blob in tops:
+            yield Label(blob, next(_axes([reading]), 1), _ignored(reading.layer))
+
+
+def _ignored(layer: LayerModel) -> int | None:
+    for params in (_params(layer), layer.message.loss_param):
+        if hasattr(params, "ignore_label") and params.HasField("ignore_label"):
+            return int(params.ignore_label)
+    return None
+
+
+def _is_second(head: Head, heads: Sequence[Head]) -> bool:
+    """Whether another head stands for the same net."""
+    maker = head.layers[-1]
+    for other in heads:
+        below = other.layers[-1] in head.layers and other is not head
+        above = maker in other.layers and other is not head
+        if head.classifies:
+            if other.classifies and below and other.weighted == head.weighted:
+                return True
+        elif other.classifies and other.trained == head.trained:
+            if other.weighted & head.weighted:
+                return True
+        elif above:
+            return True
+    return False
+
+
+def choose_heads(
+    heads: Sequence[Head], wanted: Sequence[str], test: NetModel, train: Forward
+) -> list[Head]:
+    """The heads to export: the named ones, else those of all students.
+
+    Raises:
+        UsageError: unknown-head.
+        NetError: no-student, with the teachers' heads as candidates.
+    """
+    if wanted:
+        return [_named(name, heads, test, train) for name in dict.fromkeys(wanted)]
+    students = [head for head in heads if head.trained]
+    if students:
+        return students
+    text = f'net "{test.name}" has no student: no loss or metric reads what a trained layer makes'
+    notes = tuple(Note(f'"{head.blob}" belongs to a teacher', head.span) for head in heads)
+    hint = ("name the blob to export with --head",)
+    raise NetError(Diagnostic("no-student", text, test.source.span(()), notes, hint))
+
+
+def _named(name: str, heads: Sequence[Head], test: NetModel, train: Forward) -> Head:
+    known = next((head for head in heads if head.blob == name), None)
+    found = known or head_of_blob(test, train, name)
+    if found is not None and found.weighted:
+        return found
+    why = "needs no weights" if found is not None else "is no blob that a layer of the net makes"
+    told = ", ".join(f'"{head.blob}"' for head in heads)
+    hint = did_you_mean(name, last_makers(test))
+    heads_hint = (f"the net's heads are {told}",) if told else ()
+    text = f'--head names "{name}", which {why} in phase {test.phase_name}'
+    raise UsageError(Diagnostic("unknown-head", text, help=(*hint, *heads_hint)))
