@@ -33,8 +33,8 @@ class VariationalInformation(FeatureLoss):
         RepDistiller, it is trained unless its lr_mult is 0.
     Faults: batches of different sizes; other extents and spatial NONE; eps that is not positive;
         initial_variance that is not above eps.
-    Source: Ahn et al. 2019, "Variational Information Distillation for Knowledge Transfer",
-        equations 4 and 5; value as HobbitLong/RepDistiller VIDLoss.
+    Source: Ahn et al. 2019, "Variational Information Distillation for Knowledge Transfer";
+        value as HobbitLong/RepDistiller VIDLoss.
     """
 
     same_channels = False

@@ -73,8 +73,8 @@ class NeuronSelectivity(FeatureLoss):
     Faults: batches of different sizes; features without spatial axes, or with other extents and
         spatial NONE.
     Source: Huang, Wang 2017, "Like What You Like: Knowledge Distill via Neuron Selectivity
-        Transfer", equation 6 with the polynomial kernel of degree 2 and offset 0; value as
-        HobbitLong/RepDistiller NSTLoss, where the paper sums over pairs and its weight is 5/N².
+        Transfer", with the polynomial kernel of degree 2 and offset 0; value as
+        HobbitLong/RepDistiller NSTLoss.
     """
 
     same_channels = False

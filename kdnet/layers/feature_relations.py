@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, prod
 
 import numpy as np
 
@@ -15,6 +15,8 @@ Kernel = pb.CorrelationCongruenceParameter
 
 LEAST_SQUARED_DISTANCE = 1e-12
 PROBABILITY_EPS = 1e-7
+HIGHEST_ORDER = 20
+MOST_VALUES = int(np.iinfo(np.int32).max)
 
 
 class RelationLoss(FeatureLoss):
@@ -51,7 +53,7 @@ class SimilarityPreserving(RelationLoss):
         is 0.
     Differs from Caffe: the layer is kdnet's own. The recommended loss_weight is 3000.
     Faults: batches of different sizes.
-    Source: Tung, Mori 2019, "Similarity-Preserving Knowledge Distillation", equation 4; value as
+    Source: Tung, Mori 2019, "Similarity-Preserving Knowledge Distillation"; value as
         HobbitLong/RepDistiller Similarity.
     """
 
@@ -80,8 +82,8 @@ class ProbabilisticKnowledgeTransfer(RelationLoss):
     Differs from Caffe: the layer is kdnet's own. The recommended loss_weight is 30000.
     Faults: batches of different sizes.
     Source: Passalis, Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge
-        Transfer", equations 4 to 8; value as HobbitLong/RepDistiller PKT, which divides the
-        divergence by N² although its rows are N distributions.
+        Transfer"; value as HobbitLong/RepDistiller PKT, which divides the divergence by N²
+        although its rows are N distributions.
     """
 
     def compare(self, g: Emitter, student: Tensor, teacher: Tensor) -> Tensor:
@@ -115,8 +117,8 @@ class RelationalDistance(RelationLoss):
     Differs from Caffe: the layer is kdnet's own. The recommended loss_weight is 25, beside a
         RelationalAngle of 50.
     Faults: batches of different sizes, or of one item.
-    Source: Park et al. 2019, "Relational Knowledge Distillation", equations 5 to 8; value as
-        lenscloth/RKD RkdDistance, whose mean counts the diagonal.
+    Source: Park et al. 2019, "Relational Knowledge Distillation"; value as lenscloth/RKD
+        RkdDistance, whose mean counts the diagonal.
     """
 
     least_items = 2
@@ -167,10 +169,19 @@ class RelationalAngle(RelationLoss):
         than 1e-12 is 0.
     Differs from Caffe: the layer is kdnet's own. The recommended loss_weight is 50, beside a
         RelationalDistance of 25.
-    Faults: batches of different sizes.
-    Source: Park et al. 2019, "Relational Knowledge Distillation", equations 9 to 11; value as
-        lenscloth/RKD RKdAngle, whose mean counts angles between equal items.
+    Faults: batches of different sizes; more than 2^31 − 1 differences.
+    Source: Park et al. 2019, "Relational Knowledge Distillation"; value as lenscloth/RKD
+        RKdAngle, whose mean counts angles between equal items.
     """
+
+    def check(self, student: Tensor, teacher: Tensor) -> None:
+        """Batches of as many items, whose differences an array can hold."""
+        super().check(student, teacher)
+        for index, x in enumerate((student, teacher)):
+            shape = (x.shape[0], x.shape[0], x.size // x.shape[0])
+            say = f"the differences of its items, of shape {shape}, are too many for an array"
+            fits = prod(shape) <= MOST_VALUES
+            self.require_shape(fits, bottom=index, say=say, help="put a Pooling before it")
 
     def compare(self, g: Emitter, student: Tensor, teacher: Tensor) -> Tensor:
         """Huber's distance of the cosines."""
@@ -201,7 +212,7 @@ class CorrelationCongruence(RelationLoss):
         b  (B)         weight 1, "projector/bias"
         L  ()          top 0
     Parameters: kernel (NEIGHBOURS): what the authors' code computes, or GAUSSIAN, the kernel of
-        their paper; gamma γ (0.4), positive, and order (2), at least 1, of GAUSSIAN; projector as
+        their paper; gamma γ (0.4), positive, and order (2), 1 to 20, of GAUSSIAN; projector as
         for Hint: an inner product where A ≠ B
     Gradient: from the op rules, to the student and the projector; the teacher gets none.
     Differs from Caffe: the layer is kdnet's own. The recommended loss_weight is 0.02 with
@@ -209,8 +220,9 @@ class CorrelationCongruence(RelationLoss):
         InnerProduct before bottom 0. A trained map of the teacher's side would be constant here.
     Faults: batches of different sizes; one item and NEIGHBOURS; lengths that differ and a
         projector of NONE; a CONVOLUTION; gamma or order out of range.
-    Source: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation", equations 6 and
-        8; value of NEIGHBOURS as HobbitLong/RepDistiller Correlation.
+    Source: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation"; value of
+        NEIGHBOURS as HobbitLong/RepDistiller Correlation, relations of GAUSSIAN as
+        yoshitomo-matsubara/torchdistill CCKDLoss of unit vectors.
     """
 
     same_channels = True
@@ -220,7 +232,8 @@ class CorrelationCongruence(RelationLoss):
         gamma, order = self.params.gamma, self.params.order
         finite = 0 < gamma < float("inf")
         self.require(finite, at="gamma", say=f"must be positive, not {gamma:g}")
-        self.require(order >= 1, at="order", say="must be at least 1")
+        fits = 1 <= order <= HIGHEST_ORDER
+        self.require(fits, at="order", say=f"must be 1 to {HIGHEST_ORDER}, not {order}")
         self.check_pair(student, teacher)
         enough = student.shape[0] > 1 or self.params.kernel == Kernel.GAUSSIAN
         self.require_shape(enough, bottom=0, say="a batch of one item has no neighbours")

@@ -92,9 +92,12 @@ class FeatureLoss(LossLayer):
         )
         vectors = kind == Projector.INNER_PRODUCT and len(t) > 2
         maps = kind == Projector.CONVOLUTION and len(t) not in CONVOLVED_RANKS
-        name = Projector.Type.Name(kind)
-        say = f"{name} does not take {both}"
-        self.require(not vectors and not maps, at="projector.type", say=say)
+        self.require(
+            not vectors and not maps,
+            at="projector.type",
+            say=f"{Projector.Type.Name(kind)} is not for {both}",
+            help="AUTO takes a convolution of maps and an inner product of vectors",
+        )
 
     def aligned(self, student: Shape, teacher: Shape) -> tuple[Shape, Shape]:
         """The shapes to compare: rows where ``flat``; (N, C, 1, 1) beside (N, C) is (N, C) too."""
