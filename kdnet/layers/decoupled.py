@@ -59,36 +59,36 @@ class DecoupledKnowledgeDistillation(SoftTargetLoss):
         self.check_labelled(student, labels)
 
     def emit(self, g: Emitter, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """Both divergences, with ln(1 − q[y]) as the gap between the two softmaxes."""
+        """Both divergences of each prediction, weighed."""
         axis = self.axis(student, self.params.axis)
         temperature = self.scalar(g, "temperature")
         found = self.labelled(g, student, labels)
-        log_p, log_others_p = self._logs(g, g.stop_gradient(teacher), temperature, found.hit)
-        log_q, log_others_q = self._logs(g, student, temperature, found.hit)
-        p, others_p = g.exp(log_p), g.exp(log_others_p)
+        log_p, log_rest_p = self._logs(g, g.stop_gradient(teacher), temperature, found.hit)
+        log_q, log_rest_q = self._logs(g, student, temperature, found.hit)
 
-        at_label = g.where(found.hit, g.mul(p, g.sub(log_p, log_q)), 0.0)
-        # ln(1 − p[y]) is ln p[k] − ln p̂[k] for every other k, so also in their mean by p̂.
-        gap = g.sub(g.sub(log_p, log_others_p), g.sub(log_q, log_others_q))
-        rest = g.reduce_sum(g.where(found.hit, 0.0, p), [axis])
-        besides = g.reduce_sum(g.where(found.hit, 0.0, g.mul(others_p, gap)), [axis])
-        target = g.add(g.reduce_sum(at_label, [axis]), g.mul(rest, besides))
-        among = g.mul(others_p, g.sub(log_others_p, log_others_q))
-        others = g.reduce_sum(g.where(found.hit, 0.0, among), [axis])
+        apart = g.mul(g.exp(log_p), g.sub(log_p, log_q))
+        at_label = g.reduce_sum(g.where(found.hit, apart, 0.0), [axis], keepdims=True)
+        besides = g.mul(g.exp(log_rest_p), g.sub(log_rest_p, log_rest_q))
+        target = g.add(at_label, besides)
 
-        terms = g.add(
+        others_p, others_q = g.sub(log_p, log_rest_p), g.sub(log_q, log_rest_q)
+        among = g.where(found.hit, 0.0, g.mul(g.exp(others_p), g.sub(others_p, others_q)))
+        others = g.reduce_sum(among, [axis], keepdims=True)
+
+        weighed = g.add(
             times(g, target, self.scalar(g, "alpha")), times(g, others, self.scalar(g, "beta"))
         )
+        terms = g.reduce_sum(weighed, [axis])
         loss = self.over_predictions(g, terms, student, ignored=found.ignored)
         return times_t2(g, loss, temperature)
 
     def _logs(
         self, g: Emitter, logits: Tensor, temperature: Tensor, hit: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of all classes, and of all but the target class, 0 there."""
+        """ln p[k] of each class, and ln(1 − p[y]) from the others, which does not cancel."""
         axis = self.axis(logits, self.params.axis)
         if self.params.standardize:
             logits = standardized(g, logits, axis)
-        soft = softened(g, logits, temperature)
-        others = g.log_softmax(g.where(hit, MASKED, soft), axis)
-        return g.log_softmax(soft, axis), g.where(hit, 0.0, others)
+        log_p = g.log_softmax(softened(g, logits, temperature), axis)
+        others = g.where(hit, MASKED, log_p)
+        return log_p, g.op("ReduceLogSumExp", others, g.ints(axis), keepdims=1)
