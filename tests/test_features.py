@@ -206,3 +206,14 @@ def test_the_first_variance_of_vid_is_the_one_asked_for() -> None:
         model = model_of_type("VariationalInformation", text)
         scale = declared_weights(model, [(2, 3), (2, 4)])[-1].filler.value
         assert np.logaddexp(0, scale) + 1e-5 == pytest.approx(asked, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["RelationalAngle", "RelationalDistance"])
+def test_relations_do_not_drown_in_what_all_items_share(name: str) -> None:
+    pair = {"bottom0": maps(0, (6, 5)), "bottom1": maps(1, (6, 4))}
+    # Powers of 2, so that the sums lose no digit.
+    shared = {key: np.round(x * 1024) / 1024 + np.float32(512) for key, x in pair.items()}
+    plain = {key: x - np.float32(512) for key, x in shared.items()}
+    far, near = run(name, "", shared), run(name, "", plain)
+    for key, value in near.items():
+        assert np.max(np.abs(far[key] - value)) <= 1e-4 * np.max(np.abs(value)), key
