@@ -248,6 +248,22 @@ def test_decoupled_with_the_coupling_restored_is_the_divergence() -> None:
     assert parts[0] + rest * parts[1] == pytest.approx(whole, rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["decoupled", "weighted", "smoothing"])
+def test_labels_are_announced_at_the_bottom_that_holds_them(name: str) -> None:
+    smoothing = 'type: "LabelSmoothingCrossEntropy"'
+    text = f"{TWINS.get(name, smoothing)} loss_param {{ ignore_label: 7 }}"
+    count = 3 if name in LABELLED else 2
+    g = Emitter()
+    shapes = [SHAPE] * (count - 1) + [(5,)]
+    given = {f"bottom{i}": g.input(f"bottom{i}", shape) for i, shape in enumerate(shapes)}
+    (check,) = emitted(g, layer_model(text, "TRAIN", count, 1), given).layer.trace.labels
+    assert check.tensor is given[f"bottom{count - 1}"]
+    assert (check.classes, check.ignore) == (6, 7)
+    # The text has a line for its name, then one for each bottom.
+    assert check.span is not None
+    assert check.span.line == 1 + count
+
+
 def test_the_share_up_to_the_median_counts_ties() -> None:
     text = 'type: "MultiLevelLogitDistillation"'
     field = "multi_level_logit_distillation_param"

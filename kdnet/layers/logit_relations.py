@@ -31,16 +31,16 @@ class DIST(SoftTargetLoss):
         z_t  (N..., C, M...)  bottom 1: the teacher's logits
         L    ()               top 0
     Parameters: beta (1) and gamma (1), not negative; temperature T (1), positive; axis (1). All
-        but axis may be scheduled. The authors take beta = gamma = 2 and T = 4 on CIFAR-100, all
-        1 on ImageNet, with the loss of the labels beside it.
+        but axis may be scheduled. The authors' loss_weight is 2 beside the loss of the labels,
+        with T = 4 on CIFAR-100 and T = 1 on ImageNet.
     Gradient: from the op rules, to the student alone. A student that gives all classes, or all
         items, the same probability has ‖ā‖ = 0, and its gradient is 10⁸ times larger: do not
         fill the last layer with zeros.
     Differs from Caffe: the layer is kdnet's own.
     Faults: a temperature that is not positive; a negative weight; logits of different shapes;
         axis out of range; a loss_param: the loss is a mean of correlations.
-    Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", equations 9 to
-        11; as hunto/image_classification_sota 6f7a70a, lib/models/losses/dist_kd.py.
+    Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher"; as
+        hunto/image_classification_sota 6f7a70a, lib/models/losses/dist_kd.py.
     """
 
     def check(self, student: Tensor, teacher: Tensor) -> None:
@@ -97,15 +97,15 @@ class MultiLevelLogitDistillation(SoftTargetLoss):
         is at most the median of the batch, c the share of classes whose probability summed over
         the batch is at most the median of the classes, both at temperature 1; else m = c = 1;
         standardize (false): the divergence alone takes logits standardised as in
-        TeacherStudentCrossEntropy; axis (1). The authors' loss_weight is 9 on CIFAR-100, with
-        masks on images that are augmented weakly and without on those augmented strongly: two
-        layers.
+        TeacherStudentCrossEntropy; axis (1). The authors' loss_weight is 0.9 on CIFAR-100 and
+        0.5 on ImageNet, there with a first temperature of 1; with masks on images that are
+        augmented weakly and, the divergence alone, without on those augmented strongly.
     Gradient: from the op rules, to the student alone; the masks are constants.
     Differs from Caffe: the layer is kdnet's own.
     Faults: a temperature that is not positive; a negative weight; logits of different shapes; more
         than one prediction an item; axis out of range; standardize with a single class; a
         loss_param: each level has its own divisor.
-    Source: Jin, Wang, Lin 2023, "Multi-Level Logit Distillation", equations 4 to 9; as
+    Source: Jin, Wang, Lin 2023, "Multi-Level Logit Distillation"; as
         Jin-Ying/Multi-Level-Logit-Distillation 5ee473f, distillers/KD_ours.py, whose masks
         multiply means and so act through their share alone, and as
         sunshangquan/logit-standardization-KD f6e5aa5, distillers/MLKD.py.

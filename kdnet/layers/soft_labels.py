@@ -35,7 +35,7 @@ class SoftLabelSigmoidCrossEntropy(LossLayer):
     Faults: a temperature that is not positive; shapes with different numbers of elements;
         ignore_label: say ignore_value.
     Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", equation
-        2 for two classes.
+        1 for two classes; the weights are kdnet's own.
     """
 
     roles = ("binary logits", "target")

@@ -85,15 +85,15 @@ class TeacherFreeKnowledgeDistillation(MadeTargets):
     Parameters: correct_probability a (0.99), in (0, 1]; temperature T (20), positive, of the
         virtual teacher alone, and may be scheduled; axis (1); loss_param: ignore_label (none),
         normalization (VALID): Z is the number of predictions (FULL), of those not ignored
-        (VALID), N (BATCH_SIZE) or 1 (NONE); at least 1. The authors weigh it by reg_alpha (0.1)
-        times a multiplier (100 for CIFAR-100, which undoes the division by C), and the loss of
-        the labels by 1 − reg_alpha.
+        (VALID), N (BATCH_SIZE) or 1 (NONE); at least 1. The authors' ResNet-18 on CIFAR-100 has
+        loss_weight 10 (0.1 times 100, which undoes the division by C) and 0.9 for the loss of the
+        labels.
     Gradient: from the op rules, (q − p) / (Z·C). There is no T²: the student has no temperature.
     Differs from Caffe: the layer is kdnet's own.
     Faults: a probability out of range; a temperature that is not positive; a single class; labels
         that do not fit; axis out of range.
     Source: Yuan et al. 2020, "Revisiting Knowledge Distillation via Label Smoothing
-        Regularization", equations 9 and 10 (Tf-KD_reg); as
+        Regularization" (Tf-KD_reg); as
         yuanli2333/Teacher-free-Knowledge-Distillation d000ab3, my_loss_function.py.
     """
 

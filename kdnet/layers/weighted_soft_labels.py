@@ -37,7 +37,7 @@ class WeightedSoftLabelDistillation(SoftTargetLoss):
     Faults: a temperature that is not positive; logits of different shapes; labels that do not fit;
         axis out of range.
     Source: Zhou et al. 2021, "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance
-        Tradeoff Perspective", equations 5 and 6; as
+        Tradeoff Perspective"; as
         bellymonster/Weighted-Soft-Label-Distillation 67820dd, knowledge_distiller.py.
     """
 
