@@ -144,8 +144,13 @@ def source_types() -> tuple[str, ...]:
     return tuple(sorted(_classes()))
 
 
+def source_class(type_name: str) -> type[Source] | None:
+    """The class of a layer type's source, if it has one."""
+    return _classes().get(type_name)
+
+
 def _class_of(layer: LayerModel) -> type[Source]:
-    found = _classes().get(layer.type)
+    found = source_class(layer.type)
     if found is None:
         text = f'there is no data source of type "{layer.type}"'
         refuse(layer, "unknown-source", text, "type", help=did_you_mean(layer.type, _classes()))

@@ -1,0 +1,173 @@
+"""Joins nets with what kdnet knows of layers, and checks what came out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kdnet.compile import trace_forward
+from kdnet.data.items import ImageSource
+from kdnet.data.source import source_class
+from kdnet.errors import DataError, Diagnostic, Faults, LayerError, NetError, Note
+from kdnet.graph import Emitter
+from kdnet.layers import DataLayer, Trace, layer_class
+from kdnet.layers.data_layers import Input
+from kdnet.layers.softmax import Softmax
+from kdnet.net import LayerModel, NetModel, NetState, find_path, resolve_net, solver_beside
+from kdnet.net.flow import last_makers
+from kdnet.net.join import Joined, join
+from kdnet.net.join_flatten import flattened
+from kdnet.net.join_model import STUDENT, Kinds, LayerKind, Member
+from kdnet.schema import Located, read_prototxt
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.weights import WeightFile, read_weights
+
+Shape = tuple[int, ...]
+# Extents that divide by most groups and hold most windows: only the number of weights is read.
+_ANY_SHAPES: tuple[Shape, ...] = ((2, 840, 96, 96), (2, 840), (2, 840, 96), (2, 840, 9, 9, 9))
+
+
+def _kind(model: LayerModel) -> LayerKind:
+    found = layer_class(model)
+    tops = found.tops if isinstance(found.tops, tuple) else (found.tops, found.tops)
+    source = source_class(model.type)
+    images = source is not None and issubclass(source, ImageSource)
+    return LayerKind(
+        data=issubclass(found, DataLayer),
+        fed=issubclass(found, Input),
+        transforms=images and tops[0] == 1,
+        loss=found.is_loss,
+        metric=found.is_metric,
+        softmax=issubclass(found, Softmax),
+        roles=found.roles,
+        least=found.bottoms[0] if isinstance(found.bottoms, tuple) else found.bottoms,
+        params=found.params_field,
+    )
+
+
+def _weights(model: LayerModel) -> int:
+    """How many weights a layer has, whatever the shapes of its bottoms; 0 where none will do."""
+    layer = layer_class(model)(model, Trace())
+    for shape in _ANY_SHAPES:
+        g = Emitter()
+        bottoms = [g.input(f"bottom{index}", shape) for index in range(len(model.bottoms))]
+        try:
+            return len(layer.weights(*bottoms))
+        except (LayerError, IndexError):
+            continue
+    return 0
+
+
+KINDS = Kinds(_kind, _weights)
+
+
+def read_join(path: str) -> Joined:
+    """Join the nets of a description file.
+
+    Raises:
+        KdnetError: as :func:`join_checked`; SchemaError for the description.
+    """
+    return join_checked(read_prototxt(path, pb.JoinParameter), path)[0]
+
+
+def join_checked(description: Located[pb.JoinParameter], file: str) -> tuple[Joined, str]:
+    """A joined net whose wiring and class counts are right, and why shapes are unknown, if so.
+
+    Class scores of one count and several shapes, such as (N, 10) and (N, 10, 1, 1), are flattened.
+
+    Raises:
+        NetError: class-count; the faults of :func:`join`; those of the wiring of both phases.
+        LayerError: a layer refuses its bottoms.
+    """
+    joined = join(description, file, KINDS)
+    try:
+        shapes = _shapes(joined)
+    except DataError as error:
+        return _wired(joined), error.diagnostics[0].message
+    faults = Faults(NetError)
+    for (student, teacher), loss in joined.compared:
+        if _classes(shapes[student]) != _classes(shapes[teacher]):
+            faults.add(_class_count(joined, student, teacher, shapes, loss.message.type))
+    faults.raise_if_any()
+    uneven = [pair for pair, _ in joined.compared if shapes[pair[0]] != shapes[pair[1]]]
+    several = [blob for pair in uneven for blob in pair if len(shapes[blob]) > 2]
+    return _wired(flattened(joined, list(dict.fromkeys(several)))), ""
+
+
+def _classes(shape: Shape) -> Shape:
+    """What must be equal: the extents that are not 1, but for the batch."""
+    return tuple(extent for extent in shape[1:] if extent != 1)
+
+
+def _wired(joined: Joined) -> Joined:
+    """The net, once both phases have been wired."""
+    for phase in (pb.TRAIN, pb.TEST):
+        _resolved(joined, phase)
+    return joined
+
+
+def _resolved(joined: Joined, phase: int) -> NetModel:
+    net = joined.net
+    return resolve_net(net.message, net.source, NetState(phase))
+
+
+def _shapes(joined: Joined) -> dict[str, Shape]:
+    """The shape of every blob of the TRAIN net, but for those of the losses that compare."""
+    net = _resolved(joined, pb.TRAIN)
+    added = {loss.message.name for _, loss in joined.compared}
+    layers = tuple(layer for layer in net.layers if layer.name not in added)
+    forward = trace_forward(replace(net, layers=layers), Emitter())
+    return {name: tuple(tensor.shape) for name, tensor in forward.blobs.items()}
+
+
+def _class_count(
+    joined: Joined, student: str, teacher: str, shapes: dict[str, Shape], loss: str
+) -> Diagnostic:
+    net = _resolved(joined, pb.TRAIN)
+    makers = last_makers(net)
+    ours, theirs = (net.layers[makers[blob]] for blob in (student, teacher))
+    return Diagnostic(
+        "class-count",
+        f'{loss} compares "{student}" of shape {shapes[student]} with "{teacher}" of shape '
+        f"{shapes[teacher]}: the class counts differ",
+        ours.position,
+        (Note(f'"{teacher}" is made here', theirs.position),),
+        ("name the blobs of scores with logits, or learn from features instead",),
+    )
+
+
+def solver_of_student(joined: Joined) -> str | None:
+    """The solver of the first student, if one lies beside its net."""
+    first = next(member for member in joined.members if member.role == STUDENT)
+    return solver_beside(first.path)
+
+
+def weight_sources(joined: Joined, file: str) -> list[tuple[str, Member]]:
+    """Every weight file that the description names, and whose it is.
+
+    Raises:
+        NetError: missing-net-weights.
+    """
+    faults, found = Faults(NetError), []
+    for member in joined.members:
+        for index, named in enumerate(member.entry.weights):
+            path = find_path(named, file)
+            found.append((path, member))
+            if not Path(path).is_file():
+                text = f'{member.name}: there is no weight file "{named}"'
+                span = member.at.span(("weights", index))
+                faults.add(Diagnostic("missing-net-weights", text, span))
+    faults.raise_if_any()
+    return found
+
+
+def read_renamed(path: str, member: Member) -> WeightFile:
+    """A net's weight file under the names of the joined net.
+
+    Raises:
+        WeightsError: the file's faults; rename-collision.
+    """
+    found = read_weights(path)
+    names = member.mapping.resolve(list(dict.fromkeys(layer.name for layer in found.layers)))
+    layers = tuple(replace(layer, name=names[layer.name]) for layer in found.layers)
+    return replace(found, layers=layers)
