@@ -148,26 +148,32 @@ def soft_targets(authors: Authors, rng: np.random.Generator) -> None:
     divergences(authors, rng, text)
 
 
+def softened(z: torch.Tensor, t: float) -> torch.Tensor:
+    return torch.softmax(z / t, dim=1)
+
+
+def mean_kl(q: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    return functional.kl_div(q.log(), p, reduction="batchmean")
+
+
+def jensen_shannon(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    q, p = softened(s, 2), softened(z, 2)
+    return 4 * (mean_kl((p + q) / 2, p) + mean_kl((p + q) / 2, q)) / 2
+
+
+def black_box(s: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    return 9 * functional.cross_entropy(s / 3, torch.softmax(r.log() / 3, dim=1))
+
+
+def of_logits(s: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return 16 * functional.cross_entropy(s / 4, softened(0.75 * a + 0.25 * b, 4))
+
+
+def of_probabilities(s: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return 16 * functional.cross_entropy(s / 4, (softened(a, 4) + softened(b, 4)) / 2)
+
+
 def divergences(authors: Authors, rng: np.random.Generator, text: Callable[[str], str]) -> None:
-    def softened(z: torch.Tensor, t: float) -> torch.Tensor:
-        return torch.softmax(z / t, dim=1)
-
-    def mean_kl(q: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        return functional.kl_div(q.log(), p, reduction="batchmean")
-
-    def jensen_shannon(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        q, p = softened(s, 2), softened(z, 2)
-        return 4 * (mean_kl((p + q) / 2, p) + mean_kl((p + q) / 2, q)) / 2
-
-    def black_box(s: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        return 9 * functional.cross_entropy(s / 3, torch.softmax(r.log() / 3, dim=1))
-
-    def of_logits(s: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return 16 * functional.cross_entropy(s / 4, softened(0.75 * a + 0.25 * b, 4))
-
-    def of_probabilities(s: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return 16 * functional.cross_entropy(s / 4, (softened(a, 4) + softened(b, 4)) / 2)
-
     name = "TeacherStudentCrossEntropy"
     authors.add(
         f"{name}/cross_entropy",
@@ -230,31 +236,32 @@ def relations(authors: Authors, rng: np.random.Generator) -> None:
         )
 
 
-def levels(authors: Authors, rng: np.random.Generator) -> None:
-    name, field = "MultiLevelLogitDistillation", "multi_level_logit_distillation_param"
-    path = "mdistiller/distillers"
-    plain = authors.read("Multi-Level-Logit-Distillation", f"{path}/KD_ours.py")
-    scaled = authors.read("logit-standardization-KD", f"{path}/MLKD.py")
+def masked(method: type, rest: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Value:
+    """The weak view of the whole method: its strong view is of two equal nets, and ``rest``."""
     settings = SimpleNamespace(
         KD=SimpleNamespace(TEMPERATURE=4.0, LOSS=SimpleNamespace(CE_WEIGHT=0.0, KD_WEIGHT=1.0)),
         EXPERIMENT=SimpleNamespace(LOGIT_STAND=True),
     )
 
+    def value(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        nets = (lambda image: (image[0], None), lambda image: (image[1], None))
+        target = torch.zeros(len(s), dtype=torch.long)
+        run = method(*nets, settings)
+        _, losses = run.forward_train((s, z), (z, z), target)
+        return losses["loss_kd"] - rest(s, z) + losses["loss_cc"] + losses["loss_bc"]
+
+    return value
+
+
+def levels(authors: Authors, rng: np.random.Generator) -> None:
+    name, field = "MultiLevelLogitDistillation", "multi_level_logit_distillation_param"
+    path = "mdistiller/distillers"
+    plain = authors.read("Multi-Level-Logit-Distillation", f"{path}/KD_ours.py")
+    scaled = authors.read("logit-standardization-KD", f"{path}/MLKD.py")
+
     def unmasked(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         each = (plain.kd_loss, plain.cc_loss, plain.bc_loss)
         return sum(level(s, z, t) for level in each for t in (4.0, 3.0, 5.0, 2.0, 6.0))
-
-    def masked(method: type, rest: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Value:
-        """The weak view of the whole method: its strong view is of two equal nets, ``rest``."""
-
-        def value(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-            nets = (lambda image: (image[0], None), lambda image: (image[1], None))
-            target = torch.zeros(len(s), dtype=torch.long)
-            run = method(*nets, settings)
-            _, losses = run.forward_train((s, z), (z, z), target)
-            return losses["loss_kd"] - rest(s, z) + losses["loss_cc"] + losses["loss_bc"]
-
-        return value
 
     def two(s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """The strong view's terms that read the weak view's logits."""
