@@ -90,13 +90,15 @@ class FeatureLoss(LossLayer):
             say=f"{both} have {s[1]} and {t[1]} {unit_name}, and the projector is NONE",
             help=f"without it the student's {unit_name} are mapped to the teacher's",
         )
+        if kind == Projector.AUTO and s[1] != t[1]:
+            kind = Projector.CONVOLUTION if len(t) > 2 else Projector.INNER_PRODUCT
         vectors = kind == Projector.INNER_PRODUCT and len(t) > 2
         maps = kind == Projector.CONVOLUTION and len(t) not in CONVOLVED_RANKS
         self.require(
             not vectors and not maps,
             at="projector.type",
             say=f"{Projector.Type.Name(kind)} is not for {both}",
-            help="AUTO takes a convolution of maps and an inner product of vectors",
+            help="a convolution is for one to three spatial axes, an inner product for vectors",
         )
 
     def aligned(self, student: Shape, teacher: Shape) -> tuple[Shape, Shape]:
