@@ -317,7 +317,7 @@ def test_a_disk_without_room_is_told_before_anything_is_made(monkeypatch) -> Non
     usage = shutil.disk_usage(".")._replace(free=700)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage)
     faults = code_of(run(*JOINED, *CACHED))
-    assert "[cache-disk-space]" in faults
+    assert "[disk-space]" in faults
     assert "need 0.0 MB" in faults
     assert not list(Path("kept").iterdir())
 

@@ -1,4 +1,4 @@
-"""Make the databases and mean images that nets read, and fetch published image collections."""
+"""Make the databases, mean images and answers that nets read, and fetch image collections."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kdnet.cli._arguments import (
+    add_device,
+    add_state,
+    add_weights,
+    input_shapes,
+    positive,
+    split,
+)
+
 NAME = "data"
-HELP = "make databases and mean images, fetch image collections"
+HELP = "make databases, mean images and soft labels, fetch image collections"
 
 COLLECTIONS = ("cifar10", "fashion-mnist", "mnist")
 
@@ -27,11 +36,18 @@ Channels keep the order of idx, CIFAR-10 (red, green, blue) and array files. JPE
 image files are stored blue, green, red, as Caffe has them.
 """
 
+_ANSWERS = """Write what a net says of every record of its data layer.
+
+The net runs in TEST phase, on the records of its TRAIN data layer unless --data says test. OUT
+holds one row a record in their order: array "logits" (or "probabilities"), and with --top-k
+"logits_classes" and "logits_rest" as well, just as a SoftLabels layer reads them.
+"""
+
 _Advance = Callable[[int], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the sub-commands lmdb, mean and download."""
+    """Declare the sub-commands lmdb, mean, download and soft-labels."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _declare_lmdb(
         commands.add_parser(
@@ -56,6 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="source", metavar="DIR", type=Path, help="files that are already there"
     )
     download.set_defaults(work=_download)
+    _declare_answers(
+        commands.add_parser(
+            "soft-labels",
+            help="a net's answers to every record, for SoftLabels",
+            description=_ANSWERS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,6 +102,28 @@ def _declare_lmdb(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of that order (0)")
     parser.add_argument("--force", action="store_true", help="replace an LMDB that is there")
     parser.set_defaults(work=_lmdb)
+
+
+def _declare_answers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("net", metavar="NET", help="a net prototxt")
+    parser.add_argument("--blob", required=True, metavar="B", help="the blob with the scores")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="OUT", help="the .npz or .h5 file"
+    )
+    parser.add_argument(
+        "--data", choices=("train", "test"), default="train", help="whose data layer (train)"
+    )
+    parser.add_argument(
+        "--form", choices=("logits", "probabilities"), default="logits", help="(logits)"
+    )
+    parser.add_argument(
+        "--top-k", type=positive, default=0, metavar="K", help="keep the K largest of each record"
+    )
+    parser.add_argument("--fp16", action="store_true", help="keep them as float16")
+    add_weights(parser)
+    add_device(parser)
+    add_state(parser)
+    parser.set_defaults(work=_answers)
 
 
 def _pixels(text: str) -> int:
@@ -128,6 +174,31 @@ def _download(options: argparse.Namespace) -> None:
         paths = obtain(collection, folder, source=options.source, start=start)
     for path in paths:
         print(path)
+
+
+def _answers(options: argparse.Namespace) -> None:
+    from kdnet.runtime import CaffeLog
+    from kdnet.runtime.soft_labels import AnswerOptions, write_answers
+
+    wanted = AnswerOptions(
+        path=options.net,
+        blob=options.blob,
+        out=options.output,
+        weights=split(options.weights),
+        train=options.data == "train",
+        form=options.form,
+        top_k=options.top_k,
+        fp16=options.fp16,
+        device=options.device or "auto",
+        level=options.level or 0,
+        stages=split(options.stage),
+        allow_unloaded=options.allow_unloaded,
+        input_shapes=input_shapes(options.input_shape),
+    )
+    with _bar("records") as start:
+        written = write_answers(wanted, CaffeLog(sys.stderr), start)
+    (classes,), stored = written.stored.shape, written.stored.stored
+    print(f"{options.output}: {written.count} answers of {classes} {options.form}, {stored}")
 
 
 @contextmanager

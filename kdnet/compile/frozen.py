@@ -10,7 +10,7 @@ remaining net an Input layer stands for it, which whoever runs the program fills
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdnet.compile.assemble import assemble
@@ -123,12 +123,18 @@ def cut_frozen(
         span = net.source.span(())
         raise LayerError(Diagnostic("nothing-frozen", text, span, _held_back(forward), hint))
     kept = _needed(unique, {_maker(unique, blob) for blob in frontier})
-    data = _one_source(unique, kept)
+    data = one_source(unique, kept, "the frozen part")
     blobs = tuple(_described(unique, forward, cut, blob) for blob in frontier)
-    part, constants = _program(unique, kept, blobs, input_shapes, provider)
+    part, whole = compile_blobs(
+        replace(unique, layers=tuple(unique.layers[i] for i in kept)),
+        tuple(found.blob for found in blobs),
+        input_shapes=input_shapes,
+        provider=provider,
+    )
     cached = tuple(unique.layers[i] for i in sorted(cut))
     rest = _rest(unique, cut, blobs)
     held_back = _held_back(forward)
+    constants = _large_constants(whole)
     return Cut(net, part, rest, data, blobs, cached, constants, held_back, forward)
 
 
@@ -240,8 +246,8 @@ def _needed(net: NetModel, makers: set[int]) -> list[int]:
     return sorted(found)
 
 
-def _one_source(net: NetModel, kept: list[int]) -> LayerModel:
-    """The only data layer among ``kept``.
+def one_source(net: NetModel, kept: Sequence[int], who: str) -> LayerModel:
+    """The only data layer among the layers ``kept``, which ``who`` in a message needs.
 
     Raises:
         LayerError: frozen-two-sources.
@@ -250,7 +256,7 @@ def _one_source(net: NetModel, kept: list[int]) -> LayerModel:
     if len(found) == 1:
         return found[0]
     names = " and ".join(f'"{layer.name}"' for layer in found) or "no data layer"
-    text = f"the frozen part reads {names}; its outputs belong to records of one data layer"
+    text = f"{who} reads {names}; its outputs belong to records of one data layer"
     notes = tuple(Note(f'layer "{layer.name}"', layer.position) for layer in found[1:])
     span = found[0].position if found else net.source.span(())
     raise LayerError(Diagnostic("frozen-two-sources", text, span, notes))
@@ -267,20 +273,19 @@ def _described(net: NetModel, forward: Forward, cut: set[int], blob: str) -> Fro
     return Frontier(blob, forward.blobs[blob].shape, maker, tuple(readers))
 
 
-def _program(
+def compile_blobs(
     net: NetModel,
-    kept: list[int],
-    frontier: tuple[Frontier, ...],
-    input_shapes: Mapping[str, Shape] | None,
-    provider: str,
-) -> tuple[Evaluation, tuple[Tensor, ...]]:
-    """The frozen part by itself, with the frontier as its outputs, and its large constants.
+    blobs: tuple[str, ...],
+    *,
+    input_shapes: Mapping[str, Shape] | None = None,
+    provider: str = "cpu",
+) -> tuple[Evaluation, Forward]:
+    """A program whose reports are ``blobs``, with all weights as constants, and the traced net.
 
     Raises:
-        LayerError: frozen-noise.
+        LayerError: the net's faults; frozen-noise, since one record must have one output.
     """
-    outputs = tuple(found.blob for found in frontier)
-    part = replace(net, layers=tuple(net.layers[i] for i in kept), outputs=outputs)
+    part = replace(net, outputs=blobs)
     forward = trace_forward(part, Emitter(provider=provider), input_shapes)
     for noise in forward.trace.noise:
         layer = next(found for found in part.layers if found.name == noise.layer)
@@ -290,10 +295,14 @@ def _program(
     reports = {report.output: forward.blobs[report.blob] for report in forward.reports()}
     program = assemble("frozen", forward, reports, (), frozenset(forward.weights))
     slots = weight_slots(forward.weights, frozenset(), frozenset())
-    read = [t for op in forward.g.ops for t in op.inputs if t is not None]
-    constants = dict.fromkeys(t for t in read if t.value is not None and t.value.size > 64)
     weights = tuple(slot for slot in slots if slot.name in program.frozen)
-    return Evaluation(part, weights, program), tuple(constants)
+    return Evaluation(part, weights, program), forward
+
+
+def _large_constants(forward: Forward) -> tuple[Tensor, ...]:
+    """What the graph holds beside its weights, as that of an embedded model does."""
+    read = [t for op in forward.g.ops for t in op.inputs if t is not None]
+    return tuple(dict.fromkeys(t for t in read if t.value is not None and t.value.size > 64))
 
 
 def _rest(net: NetModel, cut: set[int], frontier: tuple[Frontier, ...]) -> NetModel:

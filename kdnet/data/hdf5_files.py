@@ -21,13 +21,12 @@ _MAX_LIST_BYTES = 2**26
 
 
 class Hdf5Files:
-    """The datasets ``names`` of the files that a list names, joined along axis 0.
+    """The datasets ``names`` of several files, joined along axis 0.
 
     Only headers are read at first, and one file is open at a time.
 
     Args:
-        list_path: A text file of paths, separated by white space; they resolve against the working
-            directory, then against the list's folder.
+        paths: The files, as :func:`listed` finds them.
         names: The datasets to read.
 
     Attributes:
@@ -36,14 +35,13 @@ class Hdf5Files:
         shapes: The shape of one row of each dataset.
 
     Raises:
-        DataError: bad-hdf5-list, missing-hdf5, bad-hdf5, missing-dataset, bad-dataset,
-            dataset-rows, dataset-shape.
+        DataError: bad-hdf5, missing-dataset, bad-dataset, dataset-rows, dataset-shape.
     """
 
-    def __init__(self, list_path: Path, names: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._open: tuple[Path, Any] | None = None
-        self.paths = _listed(list_path)
+        self.paths = tuple(paths)
         counts = []
         self.shapes: tuple[Shape, ...] = ()
         try:
@@ -118,7 +116,14 @@ class Hdf5Files:
         return rows.pop(), tuple(shape[1:] for shape in shapes)
 
 
-def _listed(list_path: Path) -> list[Path]:
+def listed(list_path: Path) -> list[Path]:
+    """The files that a text file names, separated by white space.
+
+    They resolve against the working directory, then against the list's folder.
+
+    Raises:
+        DataError: bad-hdf5-list, missing-hdf5.
+    """
     try:
         if list_path.stat().st_size > _MAX_LIST_BYTES:
             fail(DataError, "bad-hdf5-list", f'"{list_path}" is no list of files: it is too large')

@@ -158,28 +158,17 @@ class TeacherCache:
         """Keep the blobs of records, (N, ...) each.
 
         Raises:
-            DataError: non-finite-teacher; fp16-range, for values that float16 cannot hold.
+            DataError: as :func:`check_finite`.
         """
         for blob, live, files in zip(self.blobs, values, self._files, strict=True):
             arrays = blob.encoded(live)
-            self._check(blob, live, arrays[0], records)
+            check_finite(blob, live, arrays[0], records)
             for file, array in zip(files, arrays, strict=True):
                 file[records] = array
         self._known[records] = True
         self._pending.append(records)
         if time.monotonic() - self._flushed >= FLUSH_EVERY_S:
             self.flush()
-
-    def _check(self, blob: StoredBlob, live: Floats, kept: NDArray[Any], records: Rows) -> None:
-        for code, array, text in (
-            ("non-finite-teacher", live, "is not finite"),
-            ("fp16-range", kept, "has values beyond float16's 65504"),
-        ):
-            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-            if not finite.all():
-                record = int(records[int(np.argmin(finite))])
-                hint = ("leave --cache-fp16 out",) if code == "fp16-range" else ()
-                fail(DataError, code, f'blob "{blob.name}" of record {record} {text}', help=hint)
 
     def flush(self) -> None:
         """Bring everything to the disk: values first, then that they are there."""
@@ -197,6 +186,23 @@ class TeacherCache:
         self._files, self._known = [], np.zeros(0, bool)
 
 
+def check_finite(blob: StoredBlob, live: Floats, kept: NDArray[Any], records: Rows) -> None:
+    """Refuse values that are no numbers, or none of float16's.
+
+    Raises:
+        DataError: non-finite-teacher, fp16-range.
+    """
+    for code, array, text in (
+        ("non-finite-teacher", live, "is not finite"),
+        ("fp16-range", kept, "has values beyond float16's 65504"),
+    ):
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if not finite.all():
+            record = int(records[int(np.argmin(finite))])
+            hint = ("keep them as float32",) if code == "fp16-range" else ()
+            fail(DataError, code, f'blob "{blob.name}" of record {record} {text}', help=hint)
+
+
 def open_cache(
     parent: Path, key: Key, blobs: Sequence[StoredBlob], count: int
 ) -> tuple[TeacherCache, str]:
@@ -209,7 +215,7 @@ def open_cache(
         count: How many records the data have.
 
     Raises:
-        DataError: cannot-write, cache-disk-space, damaged-cache.
+        DataError: cannot-write, disk-space, damaged-cache.
     """
     text = json.dumps(key, indent=2, sort_keys=True) + "\n"
     folder = parent / text_hash(text)[:16]
@@ -232,7 +238,8 @@ def _create(folder: Path, text: str, blobs: Sequence[StoredBlob], count: int) ->
     files = [file for number, blob in enumerate(blobs) for file in _files(made, number, blob)]
     files.append((made / PRESENT_FILE, (), np.uint8))
     sizes = {path: count * _row_bytes(shape, kind) for path, shape, kind in files}
-    _check_space(folder.parent, sum(sizes.values()))
+    hint = "--cache-fp16 halves what is kept, --cache-top-k K keeps K classes a record"
+    check_space(folder.parent, sum(sizes.values()), hint)
     try:
         made.mkdir()
         for path, size in sizes.items():
@@ -243,15 +250,19 @@ def _create(folder: Path, text: str, blobs: Sequence[StoredBlob], count: int) ->
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def check_space(folder: Path, needed: int, hint: str) -> None:
+    """Refuse to write what the disk has no room for.
+
+    Raises:
+        DataError: disk-space.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         text = (
             f'the outputs of the teacher need {needed / 1e6:.1f} MB in "{folder}", where '
             f"{free / 1e6:.1f} MB are free"
         )
-        hint = ("--cache-fp16 halves what is kept, --cache-top-k K keeps K classes a record",)
-        fail(DataError, "cache-disk-space", text, help=hint)
+        fail(DataError, "disk-space", text, help=(hint,))
 
 
 def _reserve(path: Path, size: int) -> None:

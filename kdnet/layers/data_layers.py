@@ -64,7 +64,9 @@ class SourceLayer(DataLayer):
     def top_shapes(self) -> Sequence[Shape]:
         """What the source says, without opening the data where the shape is stated."""
         stated = self.trace.input_shapes.get(self.model.tops[0])
-        return static_shapes(self.model, shape=stated)
+        shapes = static_shapes(self.model, shape=stated)
+        self.trace.batch_sizes[self.model.name] = shapes[0][0] if shapes[0] else 1
+        return shapes
 
 
 @layer("Data", params="data_param", bottoms=0, tops=(1, 2))

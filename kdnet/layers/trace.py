@@ -42,6 +42,7 @@ class Trace:
 
     ``scheduled`` are the (layer, field) pairs that the solver moves while it trains; ``scalars``
     the inputs by which they reach the graph; ``asked`` the numbers by layer that can be scheduled.
+    ``batch_sizes`` are those of the layers that read data.
     """
 
     noise: list[Noise] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Trace:
     labels: list[LabelCheck] = field(default_factory=list)
     data: dict[str, Tensor] = field(default_factory=dict)
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    batch_sizes: dict[str, int] = field(default_factory=dict)
     scheduled: frozenset[tuple[str, str]] = frozenset()
     scalars: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 

@@ -43,6 +43,8 @@ def open_sources(
             fail(DataError, "input-has-no-data", text, span=model.position, help=hint)
         shape = (shapes or {}).get(model.tops[0])
         found.append(open_source(model, seed=seed, shape=shape))
+    for source in found:
+        source.attach({other.layer.name: other for other in found})
     return found
 
 

@@ -89,10 +89,11 @@ class CachePlan:
 
         Raises:
             DataError: no-records, varying-records, mixed-records, cache-mismatch,
-                damaged-cache, cache-disk-space, cannot-write, non-finite-teacher, fp16-range.
+                damaged-cache, disk-space, cannot-write, non-finite-teacher, fp16-range.
         """
         base = next(source for source in opened if source.layer.name == self.cut.data.name)
-        count = _checked_count(base)
+        hint = "take that out of transform_param, or train without --cache-teacher"
+        count = checked_count(base, hint)
         key = self._key(values, base, count)
         cache, told = open_cache(Path(self.options.folder), key, self.blobs, count)
         found = CachedTeacher(self, base, cache, values)
@@ -275,8 +276,8 @@ def refuse(layer: LayerModel, code: str, text: str, **more: object) -> NoReturn:
     fail(DataError, code, f'layer "{layer.name}": {text}', **found)
 
 
-def _checked_count(base: Source) -> int:
-    """How many records the data have.
+def checked_count(base: Source, hint: str) -> int:
+    """How many records the data have, whose values must stay.
 
     Raises:
         DataError: no-records, varying-records.
@@ -284,13 +285,12 @@ def _checked_count(base: Source) -> int:
     layer = base.layer
     if base.record_count is None:
         text = f"the teacher's outputs cannot be kept: {base.varies}"
-        hint = ("Data, HDF5Data, ImageData and MemoryData have records",)
-        refuse(layer, "no-records", text, help=hint)
+        known = ("Data, HDF5Data, ImageData and MemoryData have records",)
+        refuse(layer, "no-records", text, help=known)
     if base.varies:
         text = f"the teacher's outputs cannot be kept, since {base.varies}"
-        hint = ("take that out of transform_param, or train without --cache-teacher",)
         span = layer.source.span(("transform_param",))
-        refuse(layer, "varying-records", text, span=span, help=hint)
+        refuse(layer, "varying-records", text, span=span, help=(hint,))
     return base.record_count
 
 

@@ -75,4 +75,9 @@ CASES = (
         'source: "nowhere.npz" }',
         ((2, 1, 3, 4), (2,)),
     ),
+    DataCase(
+        "SoftLabels/stated",
+        'type: "SoftLabels" soft_labels_param { source: "nowhere" num_classes: 7 batch_size: 3 }',
+        ((3, 7),),
+    ),
 )

@@ -7,7 +7,7 @@ import numpy as np
 from kdnet.data.cache import RowCache, Rows
 from kdnet.data.content import content_hash, text_hash
 from kdnet.data.datum import Shape
-from kdnet.data.hdf5_files import Hdf5Files
+from kdnet.data.hdf5_files import Hdf5Files, listed
 from kdnet.data.items import check_size, check_tops, positive
 from kdnet.data.located import blamed_on, existing, refuse
 from kdnet.data.order import Order, permutation
@@ -37,7 +37,7 @@ class HDF5Data(Source):
         stated = _stated(layer, shape)
         path = existing(layer, layer.message.hdf5_data_param.source, *_SOURCE)
         with blamed_on(layer, *_SOURCE):
-            self._files = Hdf5Files(path, layer.tops)
+            self._files = Hdf5Files(listed(path), layer.tops)
         if stated not in (None, self._files.shapes):
             text = f"rows have the shapes {self._files.shapes}, but {stated} are stated"
             refuse(layer, "item-shape", text, _PARAM, "shape", 0)
