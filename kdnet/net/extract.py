@@ -125,7 +125,8 @@ def renamed_net(located: Located[pb.NetParameter], mapping: Mapping) -> Located[
     """
     message = pb.NetParameter()
     message.CopyFrom(located.message)
-    names = mapping.resolve([layer.name for layer in message.layer])
+    # A rule may be meant for another student of the net.
+    names = replace(mapping, strict=False).resolve([layer.name for layer in message.layer])
     _check_blobs(located, mapping)
     for layer in message.layer:
         layer.name = names[layer.name]

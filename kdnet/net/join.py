@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from kdnet.errors import NetError, fail
@@ -15,6 +15,8 @@ from kdnet.net.join_model import TEACHER, Kinds, Member, Placed, unique
 from kdnet.schema import Located, SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 
+FLATTEN = "Flatten"
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -24,13 +26,15 @@ class Joined:
         name: The net's name.
         layers: Its layers in order, with the comments that explain them.
         members: The nets it was made of, teachers first; their ``mapping`` renames weights.
-        compared: The blobs of class scores that each loss between logits compares, and the loss.
+        compared: Pairs of student and teacher whose class scores a loss compares.
+        added: Names of the layers that the join made of several nets: losses and means.
     """
 
     name: str
     layers: tuple[Placed, ...]
     members: tuple[Member, ...]
-    compared: tuple[tuple[tuple[str, str], Placed], ...]
+    compared: tuple[tuple[Member, Member], ...]
+    added: frozenset[str]
 
     @property
     def net(self) -> Located[pb.NetParameter]:
@@ -40,7 +44,12 @@ class Joined:
         return Located(message, SourceMap(self.layers[0].source.span(()), {"layer": places}))
 
 
-def join(description: Located[pb.JoinParameter], file: str, kinds: Kinds) -> Joined:
+def join(
+    description: Located[pb.JoinParameter],
+    file: str,
+    kinds: Kinds,
+    flat: Collection[str] = (),
+) -> Joined:
     """Join the nets of a description.
 
     Data layers come first, then the teachers, the students, the losses, and the metrics.
@@ -49,6 +58,7 @@ def join(description: Located[pb.JoinParameter], file: str, kinds: Kinds) -> Joi
         description: What to join; made from flags, it has no places.
         file: The description's file; "" for none.
         kinds: What a loss, a data layer, a metric is, and how many weights a layer has.
+        flat: Names of nets whose class scores are flattened to (N, classes) for the losses.
 
     Raises:
         SchemaError: a net cannot be read.
@@ -69,7 +79,8 @@ def join(description: Located[pb.JoinParameter], file: str, kinds: Kinds) -> Joi
     for member in members:
         strip(member, kinds, _used(member, wanted))
     check_clashes(members)
-    return _assembled(Losses(description, members, label), provider, wanted, kinds)
+    losses = Losses(description, members, label, flat)
+    return _assembled(losses, provider, wanted, kinds)
 
 
 def _used(member: Member, wanted: Sequence[Wanted]) -> list[str]:
@@ -90,6 +101,7 @@ def _assembled(losses: Losses, provider: Member, wanted: Sequence[Wanted], kinds
     weighs = any(loss.by_lambda for loss in wanted)
     factor = 1 - losses.join.message.distillation_weight if weighs else 1.0
     for member, part in zip(members, parts, strict=True):
+        _set_scores(losses, member, part)
         _add_heads(losses, member, part, factor, kinds)
     first = next((p.metrics for m, p in zip(members, parts, strict=True) if p.metrics), [])
     for member, part in zip(members, parts, strict=True):
@@ -104,7 +116,19 @@ def _assembled(losses: Losses, provider: Member, wanted: Sequence[Wanted], kinds
     layers += _noted(losses.layers, "What the nets learn from one another.")
     layers += _noted([one for part in parts for one in part.metrics], "How good they are.")
     name = losses.join.message.name or _title(members)
-    return Joined(name, tuple(layers), tuple(members), tuple(losses.compared))
+    added = frozenset(one.message.name for one in (*losses.ensembles, *losses.layers))
+    return Joined(name, tuple(layers), tuple(members), tuple(losses.compared), added)
+
+
+def _set_scores(losses: Losses, member: Member, part: Parts) -> None:
+    """The member's class scores for losses between logits, flattened where that is wanted."""
+    member.scores = member.blobs.get(member.logits, "")
+    if member.scores and member.name in losses.flat:
+        flat = losses.name(f"{member.scores}/flat")
+        layer = pb.LayerParameter(name=flat, type=FLATTEN, bottom=[member.scores], top=[flat])
+        note = "The class scores as (N, classes), as the other nets have them."
+        part.body.append(Placed(layer, member.at, note))
+        member.scores = flat
 
 
 def _add_heads(losses: Losses, member: Member, part: Parts, factor: float, kinds: Kinds) -> None:

@@ -35,8 +35,8 @@ def find_logits(member: Member, kinds: Kinds) -> None:
         member.layers.remove(final)
 
 
-def require_logits(member: Member) -> str:
-    """The member's logits.
+def require_logits(member: Member) -> None:
+    """Refuse a net whose class scores are not known where they are needed.
 
     Raises:
         NetError: missing-logits, with the blobs that may be meant.
@@ -49,7 +49,6 @@ def require_logits(member: Member) -> str:
         )
         hint = (f"name the blob of scores; from the end: {listed(tops[::-1], 8)}",)
         fail(NetError, "missing-logits", text, span=member.span("net"), help=hint)
-    return member.logits
 
 
 def unknown_blob(name: str, member: Member, path: tuple[str | int, ...]) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +65,12 @@ class Losses:
     join: Located[pb.JoinParameter]
     members: Sequence[Member]
     label: str = ""
+    flat: Collection[str] = ()
     taken: set[str] = field(default_factory=set)
     ensembles: list[Placed] = field(default_factory=list)
     layers: list[Placed] = field(default_factory=list)
     made: dict[float, Voice] = field(default_factory=dict)
-    compared: list[tuple[tuple[str, str], Placed]] = field(default_factory=list)
+    compared: list[tuple[Member, Member]] = field(default_factory=list)
 
     def of(self, role: str) -> list[Member]:
         """The members of one role."""
@@ -123,7 +124,8 @@ def add_losses(losses: Losses, wanted: Sequence[Wanted]) -> None:
 
 
 def _on_logits(losses: Losses, loss: Wanted, student: Member) -> None:
-    scores = student.blobs[require_logits(student)]
+    require_logits(student)
+    scores = student.scores
     if loss.alone:
         _add(losses, loss, (student.name, ""), ([scores], []), _weight(losses, loss))
         return
@@ -131,10 +133,10 @@ def _on_logits(losses: Losses, loss: Wanted, student: Member) -> None:
         text = f'a "{loss.entry.type}" between logits needs a teacher'
         hint = ("name its blobs, student and teacher, to join students with one another",)
         fail(NetError, "no-teacher", text, span=loss.at.span(("type",)), help=hint)
+    losses.compared += [(student, teacher) for teacher in losses.of(TEACHER)]
     for voice in _voices(losses, loss):
         weight = _weight(losses, loss) * voice.share
         _add(losses, loss, (student.name, voice.name), ([scores], [voice.blob]), weight)
-        losses.compared.append(((scores, voice.blob), losses.layers[-1]))
 
 
 def _on_blobs(losses: Losses, loss: Wanted, student: Member) -> None:
@@ -156,7 +158,7 @@ def _on_blobs(losses: Losses, loss: Wanted, student: Member) -> None:
 def _all_blobs(member: Member, names: list[str]) -> list[str] | None:
     """Joined names of the member's blobs, its logits for none; None if it lacks one."""
     if not names:
-        return [member.blobs[member.logits]] if member.logits else None
+        return [member.scores] if member.logits else None
     found = [member.joined_blob(name) for name in names]
     return [blob for blob in found if blob] if all(found) else None
 
@@ -269,7 +271,9 @@ def _shares(losses: Losses) -> list[float]:
 def _voices(losses: Losses, loss: Wanted) -> list[Voice]:
     """The teachers as one loss between logits hears them."""
     teachers, shares = losses.of(TEACHER), _shares(losses)
-    scores = [member.blobs[require_logits(member)] for member in teachers]
+    for member in teachers:
+        require_logits(member)
+    scores = [member.scores for member in teachers]
     combine = losses.join.message.combine
     if combine == Combine.EACH or len(teachers) == 1:
         return [

@@ -67,6 +67,7 @@ class Member:
         layers: Its other layers, in order.
         logits: The blob of class scores, "" for none.
         blobs: Its blobs, as they stand at its end, by the names that they have in the joined net.
+        scores: The joined name of its class scores as losses between logits read them.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Member:
     layers: list[LayerModel]
     logits: str = ""
     blobs: dict[str, str] = field(default_factory=dict)
+    scores: str = ""
 
     def keeps(self, which: str) -> bool:
         """Whether its own ``losses`` or ``metrics`` stay."""

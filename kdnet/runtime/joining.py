@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from kdnet.layers.softmax import Softmax
 from kdnet.net import LayerModel, NetModel, NetState, find_path, resolve_net, solver_beside
 from kdnet.net.flow import last_makers
 from kdnet.net.join import Joined, join
-from kdnet.net.join_flatten import flattened
 from kdnet.net.join_model import STUDENT, Kinds, LayerKind, Member
 from kdnet.schema import Located, read_prototxt
 from kdnet.schema import kdnet_pb2 as pb
@@ -80,18 +80,25 @@ def join_checked(description: Located[pb.JoinParameter], file: str) -> tuple[Joi
         LayerError: a layer refuses its bottoms.
     """
     joined = join(description, file, KINDS)
+    _check_wiring(joined)
     try:
-        shapes = _shapes(joined)
+        shapes = _shapes(joined, joined.added)
     except DataError as error:
-        return _wired(joined), error.diagnostics[0].message
+        return joined, error.diagnostics[0].message
     faults = Faults(NetError)
-    for (student, teacher), loss in joined.compared:
-        if _classes(shapes[student]) != _classes(shapes[teacher]):
-            faults.add(_class_count(joined, student, teacher, shapes, loss.message.type))
+    uneven = set()
+    for student, teacher in joined.compared:
+        ours, theirs = shapes[student.scores], shapes[teacher.scores]
+        if _classes(ours) != _classes(theirs):
+            faults.add(_class_count(joined, student, teacher, shapes))
+        elif ours != theirs:
+            uneven |= {member.name for member in (student, teacher)}
     faults.raise_if_any()
-    uneven = [pair for pair, _ in joined.compared if shapes[pair[0]] != shapes[pair[1]]]
-    several = [blob for pair in uneven for blob in pair if len(shapes[blob]) > 2]
-    return _wired(flattened(joined, list(dict.fromkeys(several)))), ""
+    flat = [m.name for m in joined.members if m.name in uneven and len(shapes[m.scores]) > 2]
+    if flat:
+        joined = join(description, file, KINDS, flat)
+    _shapes(joined, frozenset())
+    return joined, ""
 
 
 def _classes(shape: Shape) -> Shape:
@@ -99,40 +106,37 @@ def _classes(shape: Shape) -> Shape:
     return tuple(extent for extent in shape[1:] if extent != 1)
 
 
-def _wired(joined: Joined) -> Joined:
-    """The net, once both phases have been wired."""
-    for phase in (pb.TRAIN, pb.TEST):
-        _resolved(joined, phase)
-    return joined
-
-
 def _resolved(joined: Joined, phase: int) -> NetModel:
     net = joined.net
     return resolve_net(net.message, net.source, NetState(phase))
 
 
-def _shapes(joined: Joined) -> dict[str, Shape]:
-    """The shape of every blob of the TRAIN net, but for those of the losses that compare."""
+def _check_wiring(joined: Joined) -> None:
+    for phase in (pb.TRAIN, pb.TEST):
+        _resolved(joined, phase)
+
+
+def _shapes(joined: Joined, without: Collection[str]) -> dict[str, Shape]:
+    """The shape of every blob of the TRAIN net, but for those of the layers ``without``."""
     net = _resolved(joined, pb.TRAIN)
-    added = {loss.message.name for _, loss in joined.compared}
-    layers = tuple(layer for layer in net.layers if layer.name not in added)
+    layers = tuple(layer for layer in net.layers if layer.name not in without)
     forward = trace_forward(replace(net, layers=layers), Emitter())
     return {name: tuple(tensor.shape) for name, tensor in forward.blobs.items()}
 
 
 def _class_count(
-    joined: Joined, student: str, teacher: str, shapes: dict[str, Shape], loss: str
+    joined: Joined, student: Member, teacher: Member, shapes: dict[str, Shape]
 ) -> Diagnostic:
     net = _resolved(joined, pb.TRAIN)
     makers = last_makers(net)
-    ours, theirs = (net.layers[makers[blob]] for blob in (student, teacher))
+    ours, theirs = (net.layers[makers[member.scores]] for member in (student, teacher))
     return Diagnostic(
         "class-count",
-        f'{loss} compares "{student}" of shape {shapes[student]} with "{teacher}" of shape '
-        f"{shapes[teacher]}: the class counts differ",
+        f'{student.name} gives scores "{student.scores}" of shape {shapes[student.scores]}, '
+        f'{teacher.name} "{teacher.scores}" of {shapes[teacher.scores]}: the class counts differ',
         ours.position,
-        (Note(f'"{teacher}" is made here', theirs.position),),
-        ("name the blobs of scores with logits, or learn from features instead",),
+        (Note(f"{teacher.name}'s are made here", theirs.position),),
+        ("name other blobs with logits, or let losses compare features instead",),
     )
 
 
