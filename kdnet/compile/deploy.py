@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping as ByName
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from kdnet.compile.deploy_fold import fold
 from kdnet.compile.deploy_heads import Head, is_data
 from kdnet.compile.evaluation import Evaluation, compile_evaluation
 from kdnet.compile.forward import trace_forward
+from kdnet.compile.program import WeightSlot
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter, Op, Tensor, to_model
@@ -38,6 +40,7 @@ class Deploy:
 
     ``trained`` is its part of the TEST net at the net's own batch size. ``net`` is the deploy
     definition, with Input layers for a batch of one (``inputs``), and ``output`` its last blob.
+    ``slots`` are the weights as the trained net calls them, ``own_slots`` as the deploy net does.
     """
 
     head: Head
@@ -45,20 +48,36 @@ class Deploy:
     net: NetModel
     inputs: ByName[str, Shape]
     output: str
+    slots: tuple[WeightSlot, ...]
+    own_slots: tuple[WeightSlot, ...]
     softmax: bool = False
 
     @property
-    def reference(self) -> str:
-        """The output of the trained net's program that carries the head."""
-        return self.trained.program.reports[0].output
+    def shape(self) -> Shape:
+        """The head's shape at the net's own batch size."""
+        return self.trained.program.reports[0].shape
 
     @property
     def fed(self) -> dict[str, str]:
         """The trained net's data tops by the names that the deploy net has for them."""
         return dict(zip(self.inputs, self.trained.program.data, strict=True))
 
+    @property
+    def parameters(self) -> int:
+        """Values of all weight blobs."""
+        return sum(prod(slot.shape) for slot in self.slots)
+
+    def own_values(self, values: ByName[str, Array]) -> dict[str, Array]:
+        """Arrays by the deploy net's names, from those by the trained net's."""
+        pairs = zip(self.own_slots, self.slots, strict=True)
+        return {own.name: values[slot.name] for own, slot in pairs}
+
     def cost(self) -> Cost:
-        """What one item costs."""
+        """What one item costs.
+
+        Raises:
+            LayerError: the net takes no batch of one.
+        """
         return cost_of(trace_forward(self.net, Emitter(), self.inputs), [self.output])
 
 
@@ -81,7 +100,7 @@ def make_deploy(
     trained = compile_evaluation(net, input_shapes=input_shapes, provider=provider)
     shapes = trained.program.data
     if not shapes:
-        text = f'"{head.blob}" reads no data: there is nothing to feed the student with'
+        text = f'"{head.blob}" depends on no data: there is nothing to feed it with'
         fail(LayerError, "no-input", text, span=head.span)
     ordered = {top: shapes[top] for top in read_tops(net, is_data) if top in shapes}
     trained = replace(trained, program=replace(trained.program, data=ordered))
@@ -93,7 +112,16 @@ def make_deploy(
     if softmax:
         output = _add_softmax(located, head, output)
     resolved = resolve_net(located.message, located.source, NetState(pb.TEST))
-    return Deploy(head, trained, resolved, inputs, output, softmax)
+    batch = next(iter(ordered.values()))[0]
+    slots = _all_slots(net, input_shapes)
+    own_slots = _all_slots(resolved, batched(inputs, batch))
+    return Deploy(head, trained, resolved, inputs, output, slots, own_slots, softmax)
+
+
+def _all_slots(net: NetModel, shapes: ByName[str, Shape]) -> tuple[WeightSlot, ...]:
+    """Every weight of a net, also those that no output reads in TEST phase."""
+    forward = trace_forward(net, Emitter(), shapes)
+    return weight_slots(forward.weights, frozenset(), frozenset())
 
 
 def _add_softmax(located: Located[pb.NetParameter], head: Head, blob: str) -> str:
@@ -117,12 +145,11 @@ def blobs_of(deploy: Deploy, values: ByName[str, Array]) -> list[LayerBlobs]:
         deploy: the net.
         values: arrays by the names of the trained net's weights.
     """
-    forward = trace_forward(deploy.net, Emitter(), deploy.inputs)
-    slots = weight_slots(forward.weights, frozenset(), frozenset())
+    own = deploy.own_values(values)
     found: dict[str, dict[int, Array]] = {}
-    for slot, trained in zip(slots, deploy.trained.weights, strict=True):
+    for slot in deploy.own_slots:
         for (layer, index), shape in zip(slot.users, slot.user_shapes, strict=True):
-            found.setdefault(layer, {})[index] = values[trained.name].reshape(shape)
+            found.setdefault(layer, {})[index] = own[slot.name].reshape(shape)
     return [
         LayerBlobs(layer.name, layer.type, tuple(b for _, b in sorted(found[layer.name].items())))
         for layer in deploy.net.layers
@@ -170,8 +197,8 @@ def onnx_model(
         LayerError: batch-bound.
     """
     graph = free_batch(deploy.net, deploy.inputs, deploy.output)
-    arrays = [values[slot.name] for slot in deploy.trained.weights]
-    held = dict(zip(graph.weights, arrays, strict=True))
+    own = deploy.own_values(values)
+    held = {tensor: own[tensor.name] for tensor in graph.weights}
     folded = fold(graph.ops, graph.output, held)
     front, fed = _front(graph, preprocess or {})
     ops = [*front, *(_reading(op, fed) for op in folded.ops)]

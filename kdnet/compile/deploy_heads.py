@@ -112,13 +112,15 @@ def head_of_blob(test: NetModel, train: Forward, blob: str) -> Head | None:
 def _readings(net: NetModel, test: NetModel) -> Iterator[_Reading]:
     """What losses and metrics of a net read; the maker is the layer of the TEST net."""
     reads, makers = feeders(net), last_makers(test)
+    known = {(layer.name, top): i for i, layer in enumerate(test.layers) for top in layer.tops}
     for index, layer in enumerate(net.layers):
         cls = layer_class(layer)
         if not (cls.is_loss or cls.is_metric) or not cls.roles:
             continue
         for place, blob in enumerate(layer.bottoms):
             role = cls.roles[min(place, len(cls.roles) - 1)]
-            maker = reads[index][place] if net is test else makers.get(blob)
+            maker_name = net.layers[reads[index][place]].name
+            maker = known.get((maker_name, blob), makers.get(blob))
             yield _Reading(blob, role, layer, maker)
 
 
@@ -215,9 +217,13 @@ def _named(name: str, heads: Sequence[Head], test: NetModel, train: Forward) -> 
     found = known or head_of_blob(test, train, name)
     if found is not None and found.weighted:
         return found
-    why = "needs no weights" if found is not None else "is no blob that a layer of the net makes"
+    makers = last_makers(test)
+    if found is not None:
+        why = "needs no weights"
+    else:
+        why = "a data layer makes" if name in makers else "is no blob of the net"
     told = ", ".join(f'"{head.blob}"' for head in heads)
-    hint = did_you_mean(name, last_makers(test))
+    hint = () if name in makers else did_you_mean(name, makers)
     heads_hint = (f"the net's heads are {told}",) if told else ()
     text = f'--head names "{name}", which {why} in phase {test.phase_name}'
     raise UsageError(Diagnostic("unknown-head", text, help=(*hint, *heads_hint)))

@@ -12,7 +12,9 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from kdnet.compile.cost import Cost
 from kdnet.compile.deploy import Preprocess, blobs_of, onnx_model
+from kdnet.compile.deploy_heads import Label
 from kdnet.data import Feeder, Source
 from kdnet.errors import DataError, LayerError, RunError
 from kdnet.graph import save_model
@@ -46,6 +48,8 @@ from kdnet.weights.formats.caffemodel import encoded_bytes
 Array = NDArray[Any]
 Place = Callable[[str], str]
 DEFAULT_ITERATIONS = 50
+# Bottoms of a loss that pairs two nets' scores of the same classes.
+PAIRED_ROLES = frozenset({"student logits", "teacher logits"})
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def _measure(work: _Work, candidates: Sequence[_Candidate]) -> Table:
     rows = []
     for candidate, top1 in zip(candidates, scores, strict=True):
         deploy = candidate.part.deploy
-        cost = deploy.cost()
+        cost = _cost(candidate)
         latency: Latency | None = None
         if candidate.exported is not None:
             latency = measure_latency(
@@ -197,9 +201,9 @@ def _measure(work: _Work, candidates: Sequence[_Candidate]) -> Table:
             Row(
                 deploy.head.blob,
                 candidate.part.kind,
-                cost.parameters,
-                cost.macs,
-                cost.flops,
+                deploy.parameters,
+                cost.macs if cost else None,
+                cost.flops if cost else None,
                 candidate.caffemodel_bytes,
                 candidate.onnx_bytes,
                 latency,
@@ -209,6 +213,16 @@ def _measure(work: _Work, candidates: Sequence[_Candidate]) -> Table:
     return Table(tuple(rows), str(work.device), options.batch, options.runs, items)
 
 
+def _cost(candidate: _Candidate) -> Cost | None:
+    """None for a teacher that takes its own batch size only."""
+    try:
+        return candidate.part.deploy.cost()
+    except LayerError:
+        if candidate.exported is not None:
+            raise
+        return None
+
+
 def _scores(work: _Work, candidates: Sequence[_Candidate]) -> tuple[list[float | None], int]:
     """Top-1 of each candidate that can be scored, and the number of items."""
     found: list[float | None] = [None] * len(candidates)
@@ -216,7 +230,7 @@ def _scores(work: _Work, candidates: Sequence[_Candidate]) -> tuple[list[float |
         return found, 0
     contenders = {}
     for index, candidate in enumerate(candidates):
-        label = candidate.part.deploy.head.label
+        label = _label_of(candidate.part, [other.part for other in candidates])
         if label is not None and candidate.exported is not None and candidate.part.loaded:
             fed = candidate.part.deploy.fed
             contenders[index] = Contender(candidate.exported, fed, label)
@@ -225,6 +239,15 @@ def _scores(work: _Work, candidates: Sequence[_Candidate]) -> tuple[list[float |
     for index, tally in zip(contenders, tallies, strict=True):
         found[index] = tally.share
     return found, max((tally.counted for tally in tallies), default=0)
+
+
+def _label_of(part: Part, parts: Sequence[Part]) -> Label | None:
+    """A head's labels; those of the same classes where only a loss between nets reads it."""
+    head = part.deploy.head
+    if head.label is not None or not head.roles & PAIRED_ROLES:
+        return head.label
+    alike = (other.deploy for other in parts if other.deploy.shape == part.deploy.shape)
+    return next((other.head.label for other in alike if other.head.label is not None), None)
 
 
 def _size(paths: Sequence[str]) -> int:

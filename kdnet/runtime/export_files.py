@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,14 +59,20 @@ def staged(folder: Path) -> Iterator[Callable[[str], str]]:
         WeightsError: cannot-write; unless it is the disk that fails while files are moved, what
             was there before stays whole.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".kdnet-", dir=folder) as made:
             yield lambda name: _reserve(folder, Path(made), name)
             for file in sorted(Path(made).iterdir()):
                 file.replace(_target(folder / file.name))
+            is_new = False
     except OSError as error:
         _cannot_write(str(folder), error.strerror or str(error))
+    finally:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _target(path: Path) -> Path:

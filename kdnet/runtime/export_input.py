@@ -125,8 +125,8 @@ def check_classes(deploy: Deploy, classes: tuple[str, ...]) -> None:
     Raises:
         WeightsError: class-count.
     """
-    shape = deploy.trained.program.reports[0].shape
-    count = shape[deploy.head.axis] if len(shape) > deploy.head.axis else 0
+    shape, axis = deploy.shape, deploy.head.axis
+    count = shape[axis] if len(shape) > axis else 0
     if classes and len(classes) != count:
         text = f'{len(classes)} class names for "{deploy.head.blob}" of {count} classes'
         fail(WeightsError, "class-count", text, span=deploy.head.span)

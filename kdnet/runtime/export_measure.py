@@ -143,9 +143,7 @@ def _trained(
         return _softmax(scores, deploy.head.axis) if deploy.softmax else scores
     shapes = {name: array.shape for name, array in feeds.items()}
     evaluation = compile_evaluation(deploy.net, input_shapes=shapes)
-    arrays = (values[slot.name] for slot in deploy.trained.weights)
-    named = dict(zip((slot.name for slot in evaluation.weights), arrays, strict=True))
-    return trained_output(evaluation.program, named, feeds)
+    return trained_output(evaluation.program, deploy.own_values(values), feeds)
 
 
 def _softmax(scores: Array, axis: int) -> Array:

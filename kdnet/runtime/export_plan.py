@@ -142,7 +142,7 @@ def _student_values(
     Raises:
         WeightsError: unloaded-student, and what loading finds.
     """
-    allowed, slots = options.allow_unloaded, deploy.trained.weights
+    allowed, slots = options.allow_unloaded, deploy.slots
     values, audit = initial_values(slots, files, seed=0, allow_unloaded=allowed)
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
@@ -179,7 +179,7 @@ def _teachers(
 
 
 def _teacher(deploy: Deploy, files: Sequence[WeightFile], log: CaffeLog) -> Part:
-    slots = deploy.trained.weights
+    slots = deploy.slots
     try:
         values, _ = initial_values(slots, files, seed=0)
     except WeightsError as error:
