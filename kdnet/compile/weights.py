@@ -45,7 +45,7 @@ class WeightTable:
         """The tensors of a layer's weights, in order.
 
         Raises:
-            LayerError: too-many-params, duplicate-layer-name, blob-too-large,
+            LayerError: too-many-params, duplicate-layer-name, blob-too-large, not-shared,
                 shared-shape-mismatch, shared-multiplier-mismatch.
         """
         model = layer.model
@@ -57,6 +57,8 @@ class WeightTable:
             layer.fail("too-many-params", f"{extra} param for {len(weights)} weight blobs", span)
         for index, weight in enumerate(weights):
             check_size(layer, f"weight {index}", weight.shape)
+            if weight.borrowed:
+                self._check_borrowed(layer, index)
         return [self._declare(g, layer, index, weight) for index, weight in enumerate(weights)]
 
     def _check_name(self, layer: Layer) -> None:
@@ -69,6 +71,17 @@ class WeightTable:
             hint = ("give each a name of its own; weights are shared by the name in param",)
             span = model.source.span(("name",))
             raise LayerError(Diagnostic("duplicate-layer-name", text, span, (note,), hint))
+
+    def _check_borrowed(self, layer: Layer, index: int) -> None:
+        """A blob that its layer only reads is there already."""
+        name = layer.model.param(index).name
+        if name in self._by_name:
+            return
+        place = ("param", index) if index < len(layer.model.message.param) else ()
+        what = f'no earlier layer shares "{name}"' if name else "its param has no name to share"
+        hint = f"give param {index} the name that the owner's param has"
+        span = layer.model.source.span(place)
+        layer.fail("not-shared", f"blob {index} is another layer's, but {what}", span, hint)
 
     def _declare(self, g: Emitter, layer: Layer, index: int, weight: Weight) -> Tensor:
         model, param = layer.model, layer.param(index)

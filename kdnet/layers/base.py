@@ -36,6 +36,7 @@ class Weight:
 
     ``state`` marks blobs that the layer itself updates in TRAIN phase and no solver touches.
     ``stored`` is what it holds at first where no weight file fills the layer, instead of a filler.
+    ``borrowed`` marks blobs of an earlier layer, shared by their param name, that it only reads.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Weight:
     filler: pb.FillerParameter = field(default_factory=pb.FillerParameter)
     state: bool = False
     stored: Stored | None = None
+    borrowed: bool = False
 
 
 class Layer(ABC):

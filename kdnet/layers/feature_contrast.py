@@ -89,17 +89,18 @@ class ContrastiveRepresentation(LossLayer):
             say = f"a feature of shape {x.shape} is no batch of items"
             self.require_shape(x.rank > 1, bottom=index, say=say)
         items = student.shape[0]
-        wanted = [(items,), (items, self.params.nce_k)]
-        say = f"features of shapes {student.shape} and {teacher.shape} have as many items"
-        self.require_shape(teacher.shape[0] == items, bottom=1, say=f"not all {say}")
-        for index, (x, shape) in enumerate(zip(numbers, wanted, strict=False), start=2):
-            say = f"{x.shape} where {shape} is wanted"
+        say = f"{teacher.shape[0]} items of the teacher beside {items} of the student"
+        self.require_shape(teacher.shape[0] == items, bottom=1, say=say)
+        wanted = (("record numbers", (items,)), ("negatives", (items, self.params.nce_k)))
+        for index, (x, (what, shape)) in enumerate(zip(numbers, wanted, strict=False), start=2):
+            say = f"{what} of shape {x.shape} where {shape} is wanted"
             self.require_shape(x.shape == shape, bottom=index, say=say)
 
     def _check_params(self) -> None:
         given = self.params
-        records = 0 < given.num_records <= COUNTABLE
-        self.require(records, at="num_records", say=f"must be from 1 to {COUNTABLE}")
+        records = given.num_records
+        self.require(records > 0, at="num_records", say="must be given")
+        self.require(records <= COUNTABLE, at="num_records", say=f"must be at most {COUNTABLE}")
         for at in ("nce_k", "dim"):
             self.require(getattr(given, at) > 0, at=at, say="must be positive")
         usable = 0 < given.temperature < float("inf")

@@ -59,7 +59,7 @@ class FactorTransfer(FeatureLoss):
         self.require_shape(
             translated or self.params.channel_power > 0 or student.shape[1] == teacher.shape[1],
             bottom=1,
-            say=f"factors of {student.shape[1]} and {teacher.shape[1]} channels",
+            say=f"factors have {student.shape[1]} and {teacher.shape[1]} channels",
             help="without translator and channel_power they must have as many",
         )
 

@@ -48,7 +48,7 @@ class FeatureOverhaul(ConnectorLoss):
         deepest pair of features and half of that for each one before. The margins by the batch
         are the paper's words, the authors' code has those of the batch normalisation.
     Faults: a margin that is not below 0, or given for another number of channels; margins given
-        in two ways; γ or β without a name to share; else as Hint.
+        in two ways; γ or β that no earlier layer shares; else as Hint.
     Source: Heo et al. 2019, "A Comprehensive Overhaul of Feature Distillation", equations 1 to 4;
         value as clovaai/overhaul-distillation distillation_loss over the batch size, and as
         megvii-research/mdistiller OFD.
@@ -68,25 +68,13 @@ class FeatureOverhaul(ConnectorLoss):
         self.require(len(margins) in (0, 1, channels), at="margin.0", say=say)
         both = bool(margins) and self.params.batch_norm_margin
         self.require(not both, at="batch_norm_margin", say="margin is given too")
-        if self.params.batch_norm_margin:
-            self._check_shared(len(self.projector_weights(student, teacher)))
-
-    def _check_shared(self, first: int) -> None:
-        """Nothing fills the scale and shift but the teacher's layer."""
-        for index in (first, first + 1):
-            self.require(
-                bool(self.model.param(index).name),
-                at="batch_norm_margin",
-                say=f"blob {index} has no name to share",
-                help=f"name param {first} and {first + 1} here as those of the teacher's Scale",
-            )
 
     def weights(self, student: Tensor, teacher: Tensor) -> list[Weight]:
         """The projector's, then the teacher's scale and shift."""
         found = self.projector_weights(student, teacher)
         if self.params.batch_norm_margin:
             shape = (teacher.shape[1],)
-            found += [Weight(name, shape, state=True) for name in ("scale", "shift")]
+            found += [Weight(name, shape, borrowed=True) for name in ("scale", "shift")]
         return found
 
     def emit(self, g: Emitter, student: Tensor, teacher: Tensor, *weights: Tensor) -> Tensor:
