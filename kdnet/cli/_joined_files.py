@@ -106,17 +106,12 @@ def _summary(joined: Joined) -> str:
 def _solver_text(model: str, output: str, weights: Sequence[str]) -> str:
     """The student's solver for the joined net, with the weights that it starts from."""
     from kdnet.net import load_solver
-    from kdnet.net.solver import NET_FIELDS
+    from kdnet.runtime.joining import for_joined
     from kdnet.schema import write_text
 
-    message = load_solver(model).message
-    for name in (*NET_FIELDS, "test_net", "test_net_param", "weights"):
-        message.ClearField(name)
-    stem = Path(output).stem
+    message = for_joined(load_solver(model), Path(output).stem).message
     message.net = Path(output).name
     message.weights[:] = [_beside(path, output) for path in weights]
-    if message.snapshot_prefix:
-        message.snapshot_prefix = str(Path(message.snapshot_prefix).parent / stem)
     return f"# {model}, for the joined net.\n{write_text(message)}"
 
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from kdnet.compile import trace_forward
 from kdnet.data.items import ImageSource
 from kdnet.data.source import source_class
-from kdnet.errors import DataError, Diagnostic, Faults, LayerError, NetError, Note
+from kdnet.errors import DataError, Diagnostic, Faults, LayerError, NetError, Note, SchemaError
 from kdnet.graph import Emitter
 from kdnet.layers import DataLayer, Trace, layer_class
 from kdnet.layers.data_layers import Input
 from kdnet.layers.softmax import Softmax
-from kdnet.net import LayerModel, NetModel, NetState, find_path, resolve_net, solver_beside
+from kdnet.net import (
+    LayerModel,
+    NetModel,
+    NetState,
+    SolverModel,
+    find_path,
+    load_solver,
+    resolve_net,
+    solver_beside,
+)
 from kdnet.net.flow import last_makers
 from kdnet.net.join import Joined, join
 from kdnet.net.join_model import STUDENT, Kinds, LayerKind, Member
+from kdnet.net.solver import NET_FIELDS
 from kdnet.schema import Located, read_prototxt
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
@@ -61,13 +72,40 @@ def _weights(model: LayerModel) -> int:
 KINDS = Kinds(_kind, _weights)
 
 
+def read_description(path: str) -> Located[pb.JoinParameter]:
+    """Read the description of a join.
+
+    Raises:
+        SchemaError: it is none, or cannot be read.
+    """
+    return read_prototxt(path, pb.JoinParameter)
+
+
+def is_join(path: str) -> bool:
+    """Whether a prototxt describes a join: by what parses, and what it names."""
+    with suppress(SchemaError):
+        message = read_description(path).message
+        return bool(message.teacher or message.student)
+    return False
+
+
 def read_join(path: str) -> Joined:
     """Join the nets of a description file.
 
     Raises:
         KdnetError: as :func:`join_checked`; SchemaError for the description.
     """
-    return join_checked(read_prototxt(path, pb.JoinParameter), path)[0]
+    return join_checked(read_description(path), path)[0]
+
+
+def about(joined: Joined) -> list[str]:
+    """A line for each net of a join that is made in memory."""
+    found = []
+    for member in joined.members:
+        how = "frozen" if member.frozen else "trained"
+        rules = ", ".join(member.rules)
+        found.append(f"joined: {member.name} {member.path}, {how}, renamed by {rules}")
+    return found
 
 
 def join_checked(description: Located[pb.JoinParameter], file: str) -> tuple[Joined, str]:
@@ -140,10 +178,39 @@ def _class_count(
     )
 
 
+def solver_of_join(path: str) -> tuple[SolverModel | None, str]:
+    """The solver of a description, and a sentence on the choice.
+
+    The description's own field wins; then the solver beside it; then the first student's.
+    """
+    message = read_description(path).message
+    if message.solver:
+        return load_solver(find_path(message.solver, path)), ""
+    beside = solver_beside(path)
+    if beside:
+        return load_solver(beside), f'using the solver beside the description: "{beside}"'
+    student = find_path(message.student[0].net, path) if message.student else ""
+    theirs = solver_beside(student) if student and Path(student).is_file() else None
+    if theirs is None:
+        return None, ""
+    return for_joined(load_solver(theirs), Path(path).stem), f'using the student\'s: "{theirs}"'
+
+
 def solver_of_student(joined: Joined) -> str | None:
     """The solver of the first student, if one lies beside its net."""
     first = next(member for member in joined.members if member.role == STUDENT)
     return solver_beside(first.path)
+
+
+def for_joined(solver: SolverModel, stem: str) -> SolverModel:
+    """A student's solver for the net it became part of: other nets, weights and snapshots."""
+    message = pb.SolverParameter()
+    message.CopyFrom(solver.message)
+    for name in (*NET_FIELDS, "test_net", "test_net_param", "weights"):
+        message.ClearField(name)
+    if message.snapshot_prefix:
+        message.snapshot_prefix = str(Path(message.snapshot_prefix).parent / stem)
+    return replace(solver, message=message)
 
 
 def weight_sources(joined: Joined, file: str) -> list[tuple[str, Member]]:

@@ -20,11 +20,22 @@ from kdnet.net import (
     test_nets_of,
     train_net_of,
 )
+from kdnet.net.join_model import Member
 from kdnet.runtime import log as places
+from kdnet.runtime.joining import (
+    about,
+    is_join,
+    read_description,
+    read_join,
+    read_renamed,
+    solver_of_join,
+    weight_sources,
+)
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.snapshots import Resume, load
 from kdnet.schema import Located, read_net
 from kdnet.schema import kdnet_pb2 as pb
+from kdnet.weights import WeightFile
 
 Shape = tuple[int, ...]
 
@@ -60,6 +71,7 @@ class Plan:
     tests: Sequence[tuple[NetModel, int]]
     seed: int
     resume: Resume | None
+    joined_weights: tuple[tuple[str, Member], ...] = ()
 
     @property
     def weight_files(self) -> list[str]:
@@ -68,6 +80,10 @@ class Plan:
             return _split(self.options.weights)
         named = _split(self.solver.message.weights)
         return [find_path(name, self.solver.path) for name in named]
+
+    def renamed_weights(self) -> list[WeightFile]:
+        """The files that a join's description names, under the names of the joined net."""
+        return [read_renamed(path, member) for path, member in self.joined_weights]
 
 
 def make_plan(options: TrainOptions, log: CaffeLog) -> Plan:
@@ -79,18 +95,23 @@ def make_plan(options: TrainOptions, log: CaffeLog) -> Plan:
     solver, net_path, told = find_solver(options)
     if told:
         log.line(places.OWN, told)
+    joined = read_join(net_path) if net_path and is_join(net_path) else None
+    for line in about(joined) if joined else ():
+        log.line(places.OWN, line)
+    located = joined.net if joined else None
     if options.max_iter is not None:
         solver.message.max_iter = options.max_iter
     resume = load(options.snapshot) if options.snapshot else None
-    net = train_net(solver, net_path, options)
-    tests = test_nets(solver, net_path, options)
+    net = train_net(solver, net_path, options, located)
+    tests = test_nets(solver, net_path, options, located)
     check_input_shapes(options.input_shapes, [net, *(net for net, _ in tests)])
     seed = resolve_seed(options, solver, resume)
-    return Plan(options, solver, net_path, net, tests, seed, resume)
+    weights = weight_sources(joined, net_path) if joined and net_path else []
+    return Plan(options, solver, net_path, net, tests, seed, resume, tuple(weights))
 
 
 def is_solver(path: str) -> bool:
-    """Whether a prototxt is a solver rather than a net: by what parses.
+    """Whether a prototxt is a solver rather than a net or a join: by what parses.
 
     Raises:
         SchemaError: it is neither; the faults are those of the kind that it is nearer to.
@@ -98,12 +119,15 @@ def is_solver(path: str) -> bool:
     try:
         return bool(load_solver(path).message.ListFields())
     except SchemaError as error:
-        as_solver = error
-    try:
-        read_net(path)
-    except SchemaError as as_net:
-        raise min(as_net, as_solver, key=_distance) from None
-    return False
+        faults = [error]
+    for read in (read_description, read_net):
+        try:
+            read(path)
+        except SchemaError as error:
+            faults.insert(0, error)
+        else:
+            return False
+    raise min(faults, key=_distance)
 
 
 def check_net(path: str) -> None:
@@ -134,6 +158,10 @@ def find_solver(options: TrainOptions) -> tuple[SolverModel, str | None, str]:
             text = f'--solver names "{options.solver}", which is no solver'
             fail(UsageError, "not-a-solver", text)
         return load_solver(options.solver), options.path, ""
+    if is_join(options.path):
+        borrowed, told = solver_of_join(options.path)
+        if borrowed:
+            return borrowed, options.path, told
     beside = solver_beside(options.path)
     if beside:
         return load_solver(beside), options.path, f'using the solver beside the net: "{beside}"'
@@ -147,9 +175,14 @@ def find_solver(options: TrainOptions) -> tuple[SolverModel, str | None, str]:
     return solver, options.path, told
 
 
-def train_net(solver: SolverModel, net_path: str | None, options: TrainOptions) -> NetModel:
-    """The net in TRAIN phase."""
-    located = read_net(net_path) if net_path else train_net_of(solver)
+def train_net(
+    solver: SolverModel,
+    net_path: str | None,
+    options: TrainOptions,
+    joined: Located[pb.NetParameter] | None,
+) -> NetModel:
+    """The net in TRAIN phase; ``joined`` stands for what ``net_path`` describes."""
+    located = joined or (read_net(net_path) if net_path else train_net_of(solver))
     state = NetState(pb.TRAIN).merged(located.message.state).merged(solver.message.train_state)
     state = asked_for(state, options.level, options.stages)
     return resolve_net(located.message, located.source, state)
@@ -161,9 +194,12 @@ def asked_for(state: NetState, level: int | None, stages: tuple[str, ...]) -> Ne
 
 
 def test_nets(
-    solver: SolverModel, net_path: str | None, options: TrainOptions
+    solver: SolverModel,
+    net_path: str | None,
+    options: TrainOptions,
+    joined: Located[pb.NetParameter] | None,
 ) -> list[tuple[NetModel, int]]:
-    """Each test net with its number of batches.
+    """Each test net with its number of batches; ``joined`` as for :func:`train_net`.
 
     Raises:
         NetError: test-iter-count, test-state-count, missing-solver-field.
@@ -171,7 +207,7 @@ def test_nets(
     message = solver.message
     located: Sequence[Located[pb.NetParameter]]
     if net_path and not (message.test_net or message.test_net_param):
-        located = [read_net(net_path)] * len(message.test_iter)
+        located = [joined or read_net(net_path)] * len(message.test_iter)
     else:
         located = test_nets_of(solver)
     _check_tests(solver, len(located))

@@ -76,13 +76,13 @@ def _values(plan: Plan, slots: Sequence[WeightSlot], log: CaffeLog) -> dict[str,
     """First values of the weights; the audit goes to the log."""
     options = plan.options
     files = plan.weight_files
-    for name in files:
+    for name in [*(path for path, _ in plan.joined_weights), *files]:
         log.line(places.FINETUNING, f"Finetuning from {name}")
     if plan.resume:
         files.append(_beside(plan.resume.learned_net, options.snapshot or ""))
     values, audit = initial_values(
         slots,
-        [read_weights(path) for path in files],
+        [*plan.renamed_weights(), *(read_weights(path) for path in files)],
         seed=plan.seed,
         allow_unloaded=options.allow_unloaded,
     )
