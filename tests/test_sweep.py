@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_nets import JOINED, LOG_LINE, WEIGHTS, Ended, edit, ok, run, said
+from small_nets import WEIGHTS, Ended, ok, said
 
 from kdnet.compile.program import Program
-from kdnet.errors import Diagnostic, RunError
-from kdnet.runtime import CaffeLog, TrainOptions, sweep, sweep_loop
+from kdnet.runtime import CaffeLog, TrainOptions
 from kdnet.runtime.device import Device
 from kdnet.runtime.plan import make_plan
 from kdnet.runtime.sweep_grid import Grid, make_grid
-from kdnet.runtime.sweep_groups import groups_of, students_at_once
+from kdnet.runtime.sweep_groups import groups_of
 from kdnet.runtime.sweep_students import compile_students
 from kdnet.runtime.sweep_values import read_variable
 from kdnet.weights import read_weights
@@ -89,7 +86,7 @@ def test_each_student_is_that_of_its_own_run(joined: Path) -> None:
 @pytest.mark.parametrize(
     "variables",
     [
-        ("base_lr=0.05,0.1,0.2", "weight_decay=0,0.01"),
+        ("base_lr=0.05,0.2", "weight_decay=0,0.01"),
         ("temperature=1,4", "student/drop1.dropout_ratio=0.1,0.5"),
         ("student/ip1.num_output=4,8", "ts_loss.loss_weight=0.1,0.4"),
         ("student/ip1.param.0.lr_mult=0.5,1", "student/relu1.type=ReLU,Sigmoid"),
@@ -104,4 +101,80 @@ def test_whatever_varies_each_student_is_that_of_its_own_run(
     joined: Path, variables: tuple[str, str]
 ) -> None:
     swept(*(part for v in variables for part in ("--set", v)), "--snapshots", "--nets")
+    assert_each_is_its_own_run(joined)
+
+
+def test_a_schedule_of_a_copied_layer_moves_every_copy(joined: Path) -> None:
+    """One that begins at the net's own value begins at each student's own."""
+    schedules = """
+    schedule { layer: "ts_*" field: "temperature" value: 5 }
+    schedule { layer: "student/ip2" field: "lr_mult" policy: "piecewise" value: [1, 0.5] at: 3 }
+    """
+    with (joined / "joined_solver.prototxt").open("a") as file:
+        file.write(schedules)
+    swept("--set", "temperature=1,2", *LAMBDAS, "--snapshots", "--nets")
+    with pytest.raises(AssertionError):  # lambda 0 is the same at every temperature
+        assert_each_is_its_own_run(joined)
+    swept("--set", "temperature=1,2", "--set", "lambda=0.5,1", "--snapshots", "--nets", "--fresh")
+    assert_each_is_its_own_run(joined)
+
+
+def test_students_one_after_another_are_the_same(joined: Path) -> None:
+    for number in ("1", "3", "auto"):
+        swept(*LAMBDAS, "--seeds", 2, "--side-by-side", number, "--fresh")
+        found = [{k: v for k, v in row.items() if k != "key"} for row in rows(joined)]
+        keyed = sorted(found, key=lambda row: (row["lambda"], row["seed"], int(row["iteration"])))
+        if number == "1":
+            first = keyed
+        for one, other in zip(first, keyed, strict=True):
+            assert one["accuracy"] == other["accuracy"]
+            assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-5)
+
+
+def programs(folder: Path, values: str) -> tuple[Program, Program]:
+    """The step and the test graph of a sweep of ``values``."""
+    grid = grid_of("lambda=" + values)
+    (group,) = groups_of(grid.settings)
+    made = compile_students(
+        plan(), group, grid.settings, Device("cpu"), [read_weights(str(folder / WEIGHTS[1]))]
+    )
+    return made.training.main, made.evaluations[0].program
+
+
+def plan(path: str = "joined.prototxt"):
+    return make_plan(TrainOptions(path=path, weights=(WEIGHTS[1],)), CaffeLog())
+
+
+def grid_of(*variables: str) -> Grid:
+    return make_grid(
+        plan(), [read_variable(text) for text in variables], 1, provider="cpu", digest=b""
+    )
+
+
+def test_the_teacher_is_there_once_and_each_student_adds_as_much(joined: Path) -> None:
+    counts, teachers = [], []
+    for values in ("0.1", "0.1,0.2", "0.1,0.2,0.3", "0.1,0.2,0.3,0.4"):
+        step, _ = programs(joined, values)
+        names = [node.name for node in step.model.graph.node]
+        counts.append(len(names))
+        teachers.append(sum(name.startswith("teacher/ip/") for name in names))
+        assert step.frozen == ("teacher/ip/weight", "teacher/ip/bias")
+        assert list(step.data) == ["data", "label"]
+    assert len(set(teachers)) == 1
+    assert teachers[0] > 0
+    assert counts[2] - counts[1] == counts[3] - counts[2] > 10
+
+
+def test_copies_have_the_settings_in_their_names(joined: Path) -> None:
+    step, test = programs(joined, "0.1,0.2")
+    assert "student/ip1[lambda=0.1]/weight" in step.reads
+    assert {report.blob for report in test.reports} >= {"accuracy[lambda=0.2]", "teacher/ip"}
+
+
+def test_clipping_takes_a_graph_for_each_student(joined: Path) -> None:
+    """The norm goes over all weights of a graph, so that students in one would meet in it."""
+    with (joined / "joined_solver.prototxt").open("a") as file:
+        file.write("clip_gradients: 0.05\n")
+    ended = swept(*LAMBDAS, "--side-by-side", 3, "--snapshots", "--nets")
+    assert said(ended, r"3 settings, 1 students in one graph.*clip_gradients takes the norm")
     assert_each_is_its_own_run(joined)

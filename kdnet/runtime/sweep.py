@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from kdnet.runtime.setup import check_solver, choose_run_device, tell_ignored
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.snapshots import check_place
 from kdnet.runtime.sweep_axes import is_loss
-from kdnet.runtime.sweep_grid import Grid, Setting, make_grid
+from kdnet.runtime.sweep_grid import Grid, Setting, make_grid, net_text
 from kdnet.runtime.sweep_groups import Group, groups_of, student_bytes, students_at_once
 from kdnet.runtime.sweep_loop import StudentTrainer
 from kdnet.runtime.sweep_plot import draw
@@ -105,7 +105,7 @@ class _Sweep:
     files: list[WeightFile]
     stop: StopRequest | None
     widest: int = 0
-    audited: bool = field(default=False)
+    audited: bool = False
 
     @property
     def table(self) -> str:
@@ -152,7 +152,6 @@ def _open(options: SweepOptions, log: CaffeLog, stop: StopRequest | None) -> _Sw
         hint = did_you_mean(options.by, known) or (f"it reports {', '.join(known)}",)
         fail(UsageError, "unknown-report", text, help=hint)
     folder = Path(options.train.out or f"runs/sweep-{_stem(plan)}")
-    check_place(str(folder / "results"))
     table = str(folder / "results.csv")
     results = Results(grid.names) if options.fresh else load(table, grid.names)
     return _Sweep(options, plan, grid, device, log, folder, results, files, stop)
@@ -231,10 +230,12 @@ def _tell_group(sweep: _Sweep, group: Group, most: int) -> None:
 
 def _run_students(sweep: _Sweep, group: Group, settings: Sequence[Setting]) -> None:
     plan, log = sweep.plan, sweep.log
+    sweep.results.drop(settings)
     students = compile_students(plan, group, settings, sweep.device, sweep.files)
     if not sweep.audited:
         for line in students.audit.text().splitlines():
             log.line(places.OWN, line)
+        check_place(sweep.table)
     sweep.audited = True
     first = settings[0].variant.nets
     with ExitStack() as opened:
@@ -286,6 +287,7 @@ def _save_students(sweep: _Sweep, trainer: StudentTrainer) -> None:
 
 
 def _write_nets(sweep: _Sweep) -> None:
+    check_place(sweep.table)
     folder = sweep.folder / "nets"
     folder.mkdir(exist_ok=True)
     names = _file_names(sweep)
@@ -296,7 +298,16 @@ def _write_nets(sweep: _Sweep) -> None:
         for name_of_net in NET_FIELDS:
             message.ClearField(name_of_net)
         message.net, message.random_seed = f"{name}.prototxt", setting.seed
-        texts = {"": setting.variant.text, "_solver": write_text(message)}
+        edits = setting.variant.edits
+        texts = {"": net_text(sweep.plan.net.message, edits)}
+        if message.test_net or message.test_net_param:
+            message.ClearField("test_net_param")
+            message.test_net[:] = [
+                f"{name}_test{i}.prototxt" for i in range(len(sweep.plan.tests))
+            ]
+            for index, (net, _) in enumerate(sweep.plan.tests):
+                texts[f"_test{index}"] = net_text(net.message, edits)
+        texts["_solver"] = write_text(message)
         for suffix, text in texts.items():
             with atomic_write(folder / f"{name}{suffix}.prototxt") as file:
                 file.write(text.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from kdnet.errors import SchemaError, UsageError, did_you_mean, fail
 from kdnet.layers import layer_class
@@ -102,6 +102,8 @@ def _check_path(layer: LayerModel, path: Path, known: list[str], value: Value) -
         if isinstance(step, int):
             _check_index(layer, path, index, value)
             continue
+        if field is not None and field.repeated and isinstance(path[index - 1], str):
+            _which(layer, path[:index], path[index:], value)
         names = fields_of(here) if here is not None else {}
         if step not in names:
             text = f'layer "{layer.name}" ({layer.type}) has no field "{step}"'
@@ -113,8 +115,9 @@ def _check_path(layer: LayerModel, path: Path, known: list[str], value: Value) -
         text = f'"{".".join(map(str, path))}" is a message, not a value'
         hint = (f"it has {', '.join(fields_of(here))}",)
         fail(UsageError, "unknown-sweep-field", text, span=value.span, help=hint)
-    if field is not None and field.repeated and isinstance(path[-1], str):
-        _check_single(layer, path, value)
+    several = field is not None and field.repeated and isinstance(path[-1], str)
+    if several and len(_at(layer.message, path)) > 1 and path != ("loss_weight",):
+        _which(layer, path, (), value)
 
 
 def _check_index(layer: LayerModel, path: Path, index: int, value: Value) -> None:
@@ -128,25 +131,21 @@ def _check_index(layer: LayerModel, path: Path, index: int, value: Value) -> Non
         fail(UsageError, "unknown-sweep-field", text, span=value.span)
 
 
-def _check_single(layer: LayerModel, path: Path, value: Value) -> None:
-    count = len(_at(layer.message, path))
-    if count > 1 and path != ("loss_weight",):
-        dotted = ".".join(map(str, path))
-        text = f'layer "{layer.name}" has {count} values of {dotted}'
-        hint = (f"say which: {layer.name}.{dotted}.0",)
-        fail(UsageError, "unknown-sweep-field", text, span=value.span, help=hint)
+def _which(layer: LayerModel, path: Path, rest: Path, value: Value) -> NoReturn:
+    """Ask for the number of an element."""
+    dotted = ".".join(map(str, path))
+    text = f'layer "{layer.name}" may have several {dotted}'
+    hint = (f"say which: {'.'.join(map(str, (layer.name, *path, 0, *rest)))}",)
+    fail(UsageError, "unknown-sweep-field", text, span=value.span, help=hint)
 
 
-def _at(message: Any, path: Path) -> Any:
-    """What lies at the path; an element beyond the end is a message of defaults."""
+def _at(message: pb.LayerParameter, path: Path) -> Any:
+    """What lies at the path, in a copy; an element beyond the end has the defaults."""
+    found: Any = pb.LayerParameter()
+    found.CopyFrom(message)
     for step in path:
-        if isinstance(step, str):
-            message = getattr(message, step)
-        elif step < len(message):
-            message = message[step]
-        else:
-            message = type(message)().add() if hasattr(message, "add") else None
-    return message
+        found = _element(found, step) if isinstance(step, int) else getattr(found, step)
+    return found
 
 
 def layer_value(path: Path, value: Value) -> object:

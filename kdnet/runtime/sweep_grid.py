@@ -12,7 +12,7 @@ from typing import Any
 from kdnet.compile import Forward, trace_forward
 from kdnet.compile.parts import Part, parts_of
 from kdnet.errors import LayerError, UsageError, fail
-from kdnet.graph import Emitter
+from kdnet.graph import Emitter, Op
 from kdnet.net import NetModel, SolverModel
 from kdnet.net.replicate import Multipliers
 from kdnet.runtime.plan import Plan
@@ -21,10 +21,9 @@ from kdnet.runtime.sweep_fields import Edit, apply, edited
 from kdnet.runtime.sweep_values import Variable
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
-from kdnet.solvers import learning_rate, transforms_of
+from kdnet.solvers import learning_rate, schedules_of, transforms_of
 
 MOST_SETTINGS = 4096
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,22 @@ class Variant:
 
     Attributes:
         nets: the train net and the test nets.
-        text: the train net's whole prototxt.
+        edits: what makes them of the files' nets.
         moving: for each net the layers that training moves.
         data: the data layers' messages, serialised.
         multipliers: lr_mult and decay_mult of the train net's blobs, as
             :func:`kdnet.net.replicate.with_multipliers` takes them.
-        forward: the traced train net.
+        weight_values: how many values the train net's moving weights have.
+        blob_values: how many values its moving layers make.
     """
 
     nets: tuple[NetModel, ...]
-    text: str
+    edits: tuple[Edit, ...]
     moving: tuple[frozenset[int], ...]
     data: bytes
     multipliers: Mapping[str, Sequence[Multipliers | None]]
-    forward: Forward
+    weight_values: int
+    blob_values: int
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def make_grid(
         digest: of what else the results depend on, such as the content of weight files.
 
     Raises:
-        UsageError: too-many-settings, duplicate-variable, and what resolving raises.
+        UsageError: too-many-settings, duplicate-variable, scheduled-variable, and what
+            resolving raises.
         KdnetError: the faults of a net or a solver that a value makes.
     """
     count = prod(len(variable.values) for variable in variables) * seeds
@@ -108,7 +110,7 @@ def make_grid(
     traced = [_trace(plan, net, provider) for net in nets]
     losses = losses_of(traced)
     axes = [resolve_axis(variable, nets, losses) for variable in variables]
-    _check_distinct(variables)
+    _check_distinct(axes)
     numbers = tuple(range(plan.seed, plan.seed + seeds))
     variants: dict[tuple[Edit, ...], Variant] = {}
     settings = []
@@ -119,18 +121,44 @@ def make_grid(
         for seed in numbers:
             label = _label(variables, values, seed if seeds > 1 else None)
             variant = variants[change.edits]
-            key = _key(variant, solver, seed, digest)
+            key = _key(variant, solver, seed, digest + repr(values).encode())
             settings.append(Setting(values, seed, label, solver, variant, key))
+    if plan.solver.message.schedule:
+        for number, axis in enumerate(axes):
+            _check_moves(axis, number, settings)
     return Grid(tuple(variables), numbers, tuple(settings))
 
 
-def _check_distinct(variables: Sequence[Variable]) -> None:
-    seen: set[str] = set()
-    for variable in variables:
-        if variable.name in seen:
-            text = f'"{variable.name}" is set twice'
-            fail(UsageError, "duplicate-variable", text, span=variable.span)
-        seen.add(variable.name)
+def _check_distinct(axes: Sequence[Axis]) -> None:
+    """No two variables set the same field."""
+    seen: dict[tuple[str, ...], Variable] = {}
+    for axis in axes:
+        change = axis.changes[0]
+        fields = [(edit.layer, ".".join(map(str, edit.path))) for edit in change.edits]
+        for field in [*fields, *(("solver", name) for name, _ in change.solver)]:
+            first = seen.setdefault(field, axis.variable)
+            if first is not axis.variable:
+                text = f'"{first.name}" and "{axis.variable.name}" both set {".".join(field)}'
+                fail(UsageError, "duplicate-variable", text, span=axis.variable.span)
+
+
+def _check_moves(axis: Axis, number: int, settings: Sequence[Setting]) -> None:
+    """A schedule may begin at a variable's value, but not replace it."""
+    first = settings[0]
+    other = next((s for s in settings if s.values[number] != first.values[number]), first)
+    before, after = (
+        {
+            (item.layer, item.field): item.extremes
+            for item in schedules_of(s.solver, s.variant.nets[0])
+        }
+        for s in (first, other)
+    )
+    for edit in axis.changes[0].edits:
+        key = (edit.layer, str(edit.path[-1]))
+        if other is not first and key in before and before[key] == after.get(key):
+            text = f'the solver schedules {key[1]} of layer "{key[0]}", whatever the net says'
+            hint = ("let the schedule begin at the net's own value, or leave it out",)
+            fail(UsageError, "scheduled-variable", text, span=axis.variable.span, help=hint)
 
 
 def _combinations(axes: Sequence[Axis]) -> Iterator[tuple[tuple[str, ...], Change]]:
@@ -189,14 +217,25 @@ def _variant(
         for layer, part in zip(net.layers, found, strict=True)
         if part is Part.DATA
     ]
+    moving = tuple(
+        frozenset(index for index, part in enumerate(found) if part is Part.MOVING)
+        for found in parts
+    )
+    own = {made[0].layers[index].name for index in moving[0]}
     return Variant(
         made,
-        net_text(plan.net.message, edits),
-        tuple(frozenset(i for i, part in enumerate(p) if part is Part.MOVING) for p in parts),
+        edits,
+        moving,
         b"\0".join(data),
         _multipliers(forwards[0]),
-        forwards[0],
+        sum(t.size for t, blob in forwards[0].weights.items() if blob.layer.name in own),
+        sum(t.size for op in forwards[0].g.ops if _scope(op) in own for t in op.outputs),
     )
+
+
+def _scope(op: Op) -> str:
+    """The layer that emitted an op."""
+    return op.name.rpartition("/")[0]
 
 
 def net_text(message: pb.NetParameter, edits: Sequence[Edit]) -> str:

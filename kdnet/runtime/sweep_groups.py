@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdnet.compile import Forward
 from kdnet.net import NetModel, SolverModel
 from kdnet.net.replicate import Replica, SideBySide, downstream, side_by_side, with_multipliers
 from kdnet.runtime.device import Device
-from kdnet.runtime.sweep_grid import FLOAT_BYTES, Setting
+from kdnet.runtime.sweep_grid import Setting
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.solvers import transforms_of
 
 # Beyond this a graph takes longer to start than sharing saves.
 MOST_STUDENTS = 32
+FLOAT_BYTES = 4
 # Gradients and the unfolded windows of convolutions, as multiples of the forward's blobs.
 BACKWARD_FACTOR = 3
 # What the runtime, the data and others need.
@@ -88,13 +88,23 @@ def join(group: Group, settings: Sequence[Setting]) -> tuple[list[SideBySide], S
     A student's own base_lr and weight_decay become multiples in its lr_mult and decay_mult.
     """
     solver = _common_solver(settings)
-    labels = [f"[{setting.label}]" if setting.label else "" for setting in settings]
+    labels = _labels(settings)
     joined = []
     for number, copied in enumerate(group.copied):
         nets = [_with_rates(setting, number, solver) for setting in settings]
         replicas = [Replica(net, label) for net, label in zip(nets, labels, strict=True)]
         joined.append(side_by_side(replicas, copied))
     return joined, solver
+
+
+def _labels(settings: Sequence[Setting]) -> list[str]:
+    """What is added to the names of each student's copies: no name that a net has already."""
+    nets = settings[0].variant.nets
+    taken = {name for net in nets for layer in net.layers for name in (layer.name, *layer.tops)}
+    labels = [f"[{setting.label}]" if setting.label else "" for setting in settings]
+    while any(name + label in taken for name in taken for label in labels if label):
+        labels = [f"{label}]" for label in labels]
+    return labels
 
 
 def _common_solver(settings: Sequence[Setting]) -> SolverModel:
@@ -124,24 +134,11 @@ def _with_rates(setting: Setting, number: int, solver: SolverModel) -> NetModel:
 def student_bytes(group: Group) -> int:
     """A generous estimate of what one more student takes: weights, history, blobs, gradients."""
     setting = group.settings[0]
-    forward, copied = setting.variant.forward, group.copied[0]
     slots = sum(len(transform.slots) for transform in transforms_of(setting.solver))
     accumulated = 2 if setting.solver.message.iter_size > 1 else 0
-    own = {forward.net.layers[index].name for index in copied}
-    weights = sum(t.size for t, blob in forward.weights.items() if blob.layer.name in own)
     # The state is there twice, since a step does not write what it reads.
-    held = weights * (2 + 2 * slots + accumulated + 1)
-    return FLOAT_BYTES * (held + BACKWARD_FACTOR * _blob_values(forward, own))
-
-
-def _blob_values(forward: Forward, own: set[str]) -> int:
-    """Values that the ops of these layers make."""
-    return sum(
-        tensor.size
-        for op in forward.g.ops
-        if op.name.rpartition("/")[0] in own
-        for tensor in op.outputs
-    )
+    held = setting.variant.weight_values * (2 + 2 * slots + accumulated + 1)
+    return FLOAT_BYTES * (held + BACKWARD_FACTOR * setting.variant.blob_values)
 
 
 def available_bytes(device: Device) -> int | None:

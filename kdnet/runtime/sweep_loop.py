@@ -53,6 +53,7 @@ class StudentTrainer:
         self._sources, self._tests, self._log = sources, tests, log
         self._stepper = Stepper(students.training, device, students.values)
         self._engines = [Engine(t.evaluation.program, device, students.values) for t in tests]
+        self._stop: StopRequest | None = None
         self._clock, self._displayed = time.perf_counter(), 0
 
     def solve(self, seed: int, tell: Tell, stop: StopRequest | None = None) -> None:
@@ -65,19 +66,26 @@ class StudentTrainer:
             RunInterruptedError: a signal asked to stop.
             KdnetError: what the data, the rate or the runtime raise.
         """
+        self._stop = stop
         with batches(self.students.training.main, self._sources, seed) as feed:
             while self.iteration < self._message.max_iter and None in self.diverged:
                 self._step(feed, seed, tell)
-                if stop is not None and stop.signal:
-                    text = f"stopped by a signal at iteration {self.iteration} of these students"
-                    hint = ("the same command goes on with the settings that are not done",)
-                    fault = Diagnostic("interrupted", text, help=hint, severity="note")
-                    raise RunInterruptedError(stop.signal, fault)
+                self._leave_if_stopped()
             last = (
                 {} if self._tests else self._stepper.look(feed.next(self.iteration), self._moving)
             )
         self.iteration = self._message.max_iter
         self._score(last, seed, tell)
+
+    def _stopped(self) -> bool:
+        return self._stop is not None and bool(self._stop.signal)
+
+    def _leave_if_stopped(self) -> None:
+        if self._stop is not None and self._stop.signal:
+            text = f"stopped by a signal at iteration {self.iteration} of these students"
+            hint = ("the same command goes on with the settings that are not done",)
+            fault = Diagnostic("interrupted", text, help=hint, severity="note")
+            raise RunInterruptedError(self._stop.signal, fault)
 
     def weights(self) -> dict[str, Array]:
         """Every weight's present value by its name in the graph."""
@@ -148,11 +156,14 @@ class StudentTrainer:
         students = self.students
         seen: list[tuple[str, Sequence[Report], SideBySide, Mapping[str, Array]]] = []
         for index, (test, engine) in enumerate(zip(self._tests, self._engines, strict=True)):
-            means = evaluate(engine, test, self._stepper.buffers, seed, self._moving)
+            means = evaluate(
+                engine, test, self._stepper.buffers, seed, self._moving, until=self._stopped
+            )
             prefix = f"test{index}/" if len(self._tests) > 1 else ""
             seen.append((prefix, engine.program.reports, students.tested[index], means))
         if not self._tests:
             seen.append(("", students.training.main.reports, students.train, values))
+        self._leave_if_stopped()
         found: list[dict[str, float]] = []
         for number, lost in enumerate(self.diverged):
             found.append({})
