@@ -289,6 +289,7 @@ layer {
   soft_labels_param { source: "answers.npz" num_classes: 3 }
 }
 """
+TESTED = 'top: "label" include { phase: TEST stage: "none" }'
 LAST = "run_iter_6.caffemodel"
 
 
@@ -358,4 +359,6 @@ def test_what_cannot_be_answered_is_told(joined: Path) -> None:
     assert "[not-per-record]" in refused("-o", "a.npz", "--blob", "loss").faults
     edit(joined / "joined.prototxt", "{ scale: 0.00390625 }", "{ mirror: true }")
     assert "[varying-records]" in refused("-o", "a.npz").faults
+    edit(joined / "joined.prototxt", 'top: "label" include { phase: TRAIN }', TESTED)
+    assert "[unknown-bottom]" in refused("-o", "a.npz").faults
     assert not [path for path in joined.iterdir() if path.suffix == ".npz"]

@@ -137,6 +137,56 @@ def test_a_deep_teacher_with_in_place_layers_trains_the_same(
     assert teacher_runs
 
 
+SHARED = """
+layer {
+  name: "student/mid" type: "InnerProduct" bottom: "data" top: "mid"
+  inner_product_param { num_output: 16 weight_filler { type: "xavier" } }
+}
+layer {
+  name: "student/same" type: "InnerProduct" bottom: "mid" top: "same"
+  param { name: "w" lr_mult: 0 } param { name: "b" lr_mult: 0 }
+  inner_product_param { num_output: 3 }
+}
+layer {
+  name: "alike" type: "EuclideanLoss" bottom: "same" bottom: "teacher/ip" top: "alike"
+  include { phase: TRAIN }
+}
+"""
+
+
+def test_a_frozen_weight_that_the_student_shares_is_one(joined: Path) -> None:
+    net = joined / "joined.prototxt"
+    edit(
+        net,
+        "  param { lr_mult: 0 } param { lr_mult: 0 }",
+        '  param { name: "w" lr_mult: 0 } param { name: "b" lr_mult: 0 }',
+    )
+    net.write_text(net.read_text() + SHARED)
+    live = trained("--out", "live", "--full", "--allow-unloaded")
+    cached = trained("--out", "cached", "--full", "--allow-unloaded", *CACHED)
+    assert weights("cached") == weights("live")
+    assert any("alike" in line for line in scores(cached))
+    assert len(scores(cached)) == len(scores(live))
+
+
+def test_what_a_schedule_moves_stays_with_the_rest(joined: Path) -> None:
+    net = joined / "joined.prototxt"
+    net.write_text(
+        net.read_text()
+        + 'layer { name: "own" type: "SoftmaxWithLoss" bottom: "teacher/ip" bottom: "label" }'
+    )
+    edit(
+        joined / "joined_solver.prototxt",
+        "random_seed: 5",
+        'random_seed: 5 schedule { layer: "own" value: 1 value: 0 }'
+        ' schedule { layer: "ts_loss" value: 1 value: 0 }',
+    )
+    live, cached = trained("--out", "live"), trained("--out", "cached", *CACHED)
+    assert weights("cached") == weights("live")
+    wanted = [line for line in scores(live) if "iter/s" not in line]
+    assert [line for line in scores(cached) if "iter/s" not in line] == wanted
+
+
 @pytest.mark.usefixtures("joined")
 def test_a_resumed_run_equals_the_straight_one() -> None:
     trained("--out", "live")

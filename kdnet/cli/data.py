@@ -190,7 +190,7 @@ def _answers(options: argparse.Namespace) -> None:
         top_k=options.top_k,
         fp16=options.fp16,
         device=options.device or "auto",
-        level=options.level or 0,
+        level=options.level,
         stages=split(options.stage),
         allow_unloaded=options.allow_unloaded,
         input_shapes=input_shapes(options.input_shape),

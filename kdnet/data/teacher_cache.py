@@ -245,9 +245,18 @@ def _create(folder: Path, text: str, blobs: Sequence[StoredBlob], count: int) ->
         for path, size in sizes.items():
             _reserve(path, size)
         (made / KEY_FILE).write_text(text, encoding="utf-8")
-        made.rename(folder)
+        _put_in_place(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _put_in_place(made: Path, folder: Path) -> None:
+    try:
+        made.rename(folder)
+    except OSError:
+        # Another run with the same teacher may have been faster: its cache serves both.
+        if not (folder / KEY_FILE).is_file():
+            raise
 
 
 def check_space(folder: Path, needed: int, hint: str) -> None:

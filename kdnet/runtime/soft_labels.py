@@ -30,7 +30,7 @@ from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.plan import check_input_shapes, check_net
+from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.teacher_cache import checked_count
 from kdnet.schema import kdnet_pb2 as pb
@@ -56,7 +56,7 @@ class AnswerOptions:
     top_k: int = 0
     fp16: bool = False
     device: str = "auto"
-    level: int = 0
+    level: int | None = None
     stages: tuple[str, ...] = ()
     allow_unloaded: bool = False
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -75,6 +75,7 @@ def write_answers(options: AnswerOptions, log: CaffeLog, start: Start = ignore) 
 
     Raises:
         UsageError: answers-suffix, unknown-blob, not-a-net.
+        NetError: wiring faults, in either phase.
         LayerError: the net's faults; frozen-two-sources.
         DataError: no-records, varying-records, not-per-record, disk-space, fp16-range,
             non-finite-teacher.
@@ -108,15 +109,12 @@ def _answering_net(options: AnswerOptions) -> NetModel:
     """What the blob needs of the TEST net, above the data layers of the phase asked for."""
     check_net(options.path)
     located = read_net(options.path)
+    stated = NetState().merged(located.message.state)
+    state = asked_for(stated, options.level, options.stages)
+    phases = (pb.TRAIN if options.train else pb.TEST, pb.TEST)
     nets = [
-        resolve_net(
-            located.message,
-            located.source,
-            NetState(phase, options.level, options.stages).merged(
-                pb.NetState(stage=located.message.state.stage)
-            ),
-        )
-        for phase in (pb.TRAIN if options.train else pb.TEST, pb.TEST)
+        resolve_net(located.message, located.source, replace(state, phase=phase))
+        for phase in phases
     ]
     data = [replace(layer, phase=pb.TEST) for layer in nets[0].layers if _is_data(layer)]
     layers, known = list[LayerModel](), set[str]()

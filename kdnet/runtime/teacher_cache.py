@@ -180,12 +180,18 @@ class CachedTeacher(Source):
         if not here.all():
             live = self._live(data)
             self._cache.write(records[~here], [values[~here] for values in live])
+            self._release_if_full()
         return (*data, *self._cache.read(records))
 
     def close(self) -> None:
         """Bring the cache to the disk, and close the data."""
         self._cache.close()
         self._base.close()
+
+    def _release_if_full(self) -> None:
+        """The memory of a teacher that is not run any more."""
+        if self._cache.count == self._cache.size:
+            self._engine = None
 
     def _live(self, data: Sequence[Array]) -> list[Array]:
         """Run the frozen part."""
@@ -223,6 +229,7 @@ class CachedTeacher(Source):
                 place = int(np.argmin(errors <= allowed))
                 self._mismatch(number, int(records[here][place]), float(errors[place]))
             worst = max(worst, float(errors.max()))
+        self._release_if_full()
         text = f"{int(here.sum())} records checked, largest difference {worst:.1e}"
         log.line(places.OWN, f"Teacher cache: {text}")
 
