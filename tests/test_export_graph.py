@@ -16,7 +16,7 @@ from kdnet.compile.deploy_heads import choose_heads, find_heads
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter, Tensor
-from kdnet.net import NetModel, NetState, resolve_net
+from kdnet.net import NetState, resolve_net
 from kdnet.runtime.export_measure import trained_output
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_text
@@ -53,20 +53,20 @@ layer { name: "power" type: "Power" bottom: "ip_bn" top: "power"
 """
 
 
-def phases(text: str) -> tuple[NetModel, Forward]:
-    """The TEST net, and the TRAIN net traced."""
+def phases(text: str) -> tuple[Forward, Forward]:
+    """The TEST net and the TRAIN net, traced."""
     located = read_text(text, "net.prototxt", pb.NetParameter)
     test, train = (
-        resolve_net(located.message, located.source, NetState(phase))
+        trace_forward(resolve_net(located.message, located.source, NetState(phase)), Emitter(), {})
         for phase in (pb.TEST, pb.TRAIN)
     )
-    return test, trace_forward(train, Emitter())
+    return test, train
 
 
 def deploy_of(text: str, *, softmax: bool = False) -> Deploy:
     test, train = phases(text)
     (head,) = choose_heads(find_heads(test, train), (), test, train)
-    return make_deploy(test, head, input_shapes={}, softmax=softmax)
+    return make_deploy(test.net, head, input_shapes={}, softmax=softmax)
 
 
 def values_of(deploy: Deploy) -> dict[str, np.ndarray]:

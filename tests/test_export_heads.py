@@ -9,7 +9,7 @@ from kdnet.compile.deploy_heads import Head, Label, choose_heads, find_heads
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter
-from kdnet.net import NetModel, NetState, resolve_net
+from kdnet.net import NetState, resolve_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_text
 
@@ -21,14 +21,14 @@ LOSS = 'layer { name: "%s_loss" type: "SoftmaxWithLoss" bottom: "%s" bottom: "la
 SQUARES = 'layer { name: "%s_loss" type: "EuclideanLoss" bottom: "%s" bottom: "%s" top: "%s_l" }'
 
 
-def phases(text: str) -> tuple[NetModel, Forward]:
-    """The TEST net, and the TRAIN net traced."""
+def phases(text: str) -> tuple[Forward, Forward]:
+    """The TEST net and the TRAIN net, traced."""
     located = read_text(text, "net.prototxt", pb.NetParameter)
     test, train = (
-        resolve_net(located.message, located.source, NetState(phase))
+        trace_forward(resolve_net(located.message, located.source, NetState(phase)), Emitter(), {})
         for phase in (pb.TEST, pb.TRAIN)
     )
-    return test, trace_forward(train, Emitter())
+    return test, train
 
 
 def heads_of(text: str) -> list[Head]:
@@ -106,7 +106,7 @@ def test_a_head_is_the_blob_as_it_is_read_before_a_later_layer_changes_it() -> N
     later = 'layer { name: "relu" type: "ReLU" bottom: "s" top: "s" }\n'
     text = DATA + ip("s") + LOSS % (("s",) * 3) + "\n" + later
     (head,) = heads_of(text)
-    deploy = make_deploy(phases(text)[0], head, input_shapes={})
+    deploy = make_deploy(phases(text)[0].net, head, input_shapes={})
     assert [layer.name for layer in deploy.net.layers] == ["data", "s"]
 
 

@@ -70,7 +70,7 @@ def is_data(layer: LayerModel) -> bool:
     return issubclass(layer_class(layer), DataLayer)
 
 
-def find_heads(test: NetModel, train: Forward) -> tuple[Head, ...]:
+def find_heads(test: Forward, train: Forward) -> tuple[Head, ...]:
     """Every head of a net, in the order in which the TEST net makes them.
 
     A classifier's scores count before features, values and targets that share weights with them;
@@ -78,17 +78,17 @@ def find_heads(test: NetModel, train: Forward) -> tuple[Head, ...]:
     first counts. A net without a loss has its unread blobs for heads.
 
     Args:
-        test: the net in TEST phase.
-        train: the same net in TRAIN phase, traced: it says what is trained.
+        test: the net in TEST phase, traced.
+        train: the net in TRAIN phase, traced: it says what is trained.
     """
-    readings = [*_readings(test, test), *_readings(train.net, test)]
+    readings = _all_readings(test, train)
     by_blob: dict[str, list[_Reading]] = {}
     for reading in readings:
         if reading.maker is not None and reading.role != LABEL:
             by_blob.setdefault(reading.blob, []).append(reading)
     if not by_blob:
-        makers = last_makers(test)
-        found = [_head(test, train, blob, makers[blob], ()) for blob in test.outputs]
+        makers = last_makers(test.net)
+        found = [_head(test, train, blob, makers[blob], ()) for blob in test.net.outputs]
     else:
         found = [
             _head(test, train, blob, max(r.maker or 0 for r in read), read)
@@ -98,15 +98,19 @@ def find_heads(test: NetModel, train: Forward) -> tuple[Head, ...]:
     return tuple(head for head in heads if not _is_second(head, heads))
 
 
-def head_of_blob(test: NetModel, train: Forward, blob: str) -> Head | None:
+def head_of_blob(test: Forward, train: Forward, blob: str) -> Head | None:
     """The head of any blob of the TEST net, whoever reads it."""
-    makers = last_makers(test)
-    if blob not in makers or is_data(test.layers[makers[blob]]):
+    makers = last_makers(test.net)
+    if blob not in makers or is_data(test.net.layers[makers[blob]]):
         return None
-    readings = [*_readings(test, test), *_readings(train.net, test)]
+    readings = _all_readings(test, train)
     read = [found for found in readings if found.blob == blob and found.maker is not None]
     maker = max((found.maker or 0 for found in read), default=makers[blob])
     return _head(test, train, blob, maker, read)
+
+
+def _all_readings(test: Forward, train: Forward) -> list[_Reading]:
+    return [*_readings(test.net, test.net), *_readings(train.net, test.net)]
 
 
 def _readings(net: NetModel, test: NetModel) -> Iterator[_Reading]:
@@ -124,13 +128,13 @@ def _readings(net: NetModel, test: NetModel) -> Iterator[_Reading]:
             yield _Reading(blob, role, layer, maker)
 
 
-def _head(test: NetModel, train: Forward, blob: str, maker: int, read: Sequence[_Reading]) -> Head:
-    layers = upstream(test, [maker])
-    names = {test.layers[index].name for index in layers}
-    users = [(name, w.lr_mult) for w in train.weights.values() for name, _ in w.users]
-    weighted = names & {name for name, _ in users}
-    trained = names & {name for name, lr_mult in users if lr_mult != 0}
-    made = test.layers[maker]
+def _head(test: Forward, train: Forward, blob: str, maker: int, read: Sequence[_Reading]) -> Head:
+    layers = upstream(test.net, [maker])
+    names = {test.net.layers[index].name for index in layers}
+    weighted = names & {name for w in test.weights.values() for name, _ in w.users}
+    moved = (w for w in train.weights.values() if w.lr_mult != 0)
+    trained = names & {name for weight in moved for name, _ in weight.users}
+    made = test.net.layers[maker]
     span = made.source.span(("top", made.tops.index(blob)))
     return Head(
         blob,
@@ -139,7 +143,7 @@ def _head(test: NetModel, train: Forward, blob: str, maker: int, read: Sequence[
         frozenset(weighted),
         bool(trained),
         next(_axes(read), 1),
-        next(_labels(test, read), None),
+        next(_labels(test.net, read), None),
         span,
     )
 
@@ -193,7 +197,7 @@ def _is_second(head: Head, heads: Sequence[Head]) -> bool:
 
 
 def choose_heads(
-    heads: Sequence[Head], wanted: Sequence[str], test: NetModel, train: Forward
+    heads: Sequence[Head], wanted: Sequence[str], test: Forward, train: Forward
 ) -> list[Head]:
     """The heads to export: the named ones, else those of all students.
 
@@ -206,18 +210,20 @@ def choose_heads(
     students = [head for head in heads if head.trained]
     if students:
         return students
-    text = f'net "{test.name}" has no student: no loss or metric reads what a trained layer makes'
+    text = (
+        f'net "{test.net.name}" has no student: no loss or metric reads what a trained layer makes'
+    )
     notes = tuple(Note(f'"{head.blob}" belongs to a teacher', head.span) for head in heads)
     hint = ("name the blob to export with --head",)
-    raise NetError(Diagnostic("no-student", text, test.source.span(()), notes, hint))
+    raise NetError(Diagnostic("no-student", text, test.net.source.span(()), notes, hint))
 
 
-def _named(name: str, heads: Sequence[Head], test: NetModel, train: Forward) -> Head:
+def _named(name: str, heads: Sequence[Head], test: Forward, train: Forward) -> Head:
     known = next((head for head in heads if head.blob == name), None)
     found = known or head_of_blob(test, train, name)
     if found is not None and found.weighted:
         return found
-    makers = last_makers(test)
+    makers = last_makers(test.net)
     if found is not None:
         why = "needs no weights"
     else:
@@ -225,5 +231,5 @@ def _named(name: str, heads: Sequence[Head], test: NetModel, train: Forward) -> 
     told = ", ".join(f'"{head.blob}"' for head in heads)
     hint = () if name in makers else did_you_mean(name, makers)
     heads_hint = (f"the net's heads are {told}",) if told else ()
-    text = f'--head names "{name}", which {why} in phase {test.phase_name}'
+    text = f'--head names "{name}", which {why} in phase {test.net.phase_name}'
     raise UsageError(Diagnostic("unknown-head", text, help=(*hint, *heads_hint)))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kdnet.compile.deploy import Deploy, make_deploy
 from kdnet.compile.deploy_heads import Head, choose_heads, find_heads
-from kdnet.compile.forward import trace_forward
-from kdnet.errors import Diagnostic, KdnetError, LayerError, NetError, WeightsError
+from kdnet.compile.forward import Forward, trace_forward
+from kdnet.errors import DataError, Diagnostic, KdnetError, LayerError, NetError, WeightsError
 from kdnet.graph import Emitter
 from kdnet.net import NetModel, NetState, resolve_net
 from kdnet.net.rename import Mapping as Rules
@@ -20,8 +20,8 @@ from kdnet.runtime import log as places
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes
+from kdnet.schema import Located, read_net
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema import read_net
 from kdnet.weights import WeightFile, read_weights
 
 Array = NDArray[Any]
@@ -93,19 +93,33 @@ def make_export_plan(options: ExportOptions, log: CaffeLog) -> ExportPlan:
     """
     rules = parse_rules(options.rename) if options.rename else None
     located = read_net(options.path)
-    nets = []
-    for phase in (pb.TEST, pb.TRAIN):
-        state = NetState(phase).merged(located.message.state)
-        state = asked_for(state, options.level, options.stages)
-        nets.append(resolve_net(located.message, located.source, state))
-    check_input_shapes(options.input_shapes, nets)
-    test = nets[0]
-    train = trace_forward(nets[1], Emitter(), options.input_shapes)
-    heads = find_heads(test, train)
-    chosen = choose_heads(heads, options.heads, test, train)
+    test = _resolved(located, pb.TEST, options)
+    tested = trace_forward(test, Emitter(), options.input_shapes)
+    train = _trained(located, tested, options, log)
+    check_input_shapes(options.input_shapes, [test, train.net])
+    heads = find_heads(tested, train)
+    chosen = choose_heads(heads, options.heads, tested, train)
     students = _students(options, test, chosen, rules, log)
     others = [head for head in heads if not head.trained and head not in chosen]
     return ExportPlan(test, students, _teachers(options, test, others, log), rules)
+
+
+def _resolved(located: Located[pb.NetParameter], phase: int, options: ExportOptions) -> NetModel:
+    state = NetState(phase).merged(located.message.state)
+    state = asked_for(state, options.level, options.stages)
+    return resolve_net(located.message, located.source, state)
+
+
+def _trained(
+    located: Located[pb.NetParameter], tested: Forward, options: ExportOptions, log: CaffeLog
+) -> Forward:
+    """The TRAIN net traced, or the TEST net where that cannot be: its data may not be here."""
+    try:
+        train = _resolved(located, pb.TRAIN, options)
+        return trace_forward(train, Emitter(), options.input_shapes)
+    except (DataError, LayerError, NetError) as error:
+        warn(log, "losses of the TRAIN net do not count", error)
+    return tested
 
 
 def _students(
