@@ -134,8 +134,10 @@ def test_input_has_shapes_and_no_data(tmp_path: Path):
 
 
 def test_every_source_has_a_row():
-    # Input has no data, and SoftLabels none without another layer: test_soft_labels.py.
-    assert {case.type for case in SOURCES} | {"Input", "SoftLabels"} == set(source_types())
+    # Input has no data; RecordNumber and SoftLabels have none without another layer:
+    # test_record_number.py, test_soft_labels.py.
+    others = {"Input", "RecordNumber", "SoftLabels"}
+    assert {case.type for case in SOURCES} | others == set(source_types())
 
 
 def test_rows_are_sorted_and_their_names_differ():

@@ -67,8 +67,7 @@ class ContrastiveRepresentation(LossLayer):
     Differs from Caffe: the layer is kdnet's own, for TRAIN phase alone. The recommended
         loss_weight is 0.8. The authors' data loader offers negatives of other classes than the
         item's; bottom 3 can hold such. The 2·R·dim numbers of the memories are in every snapshot.
-        Record numbers that shuffled data keeps come from the data itself: an HDF5Data top, or a
-        dataset that HDF5Data reads beside the images in the same order.
+        A RecordNumber layer numbers the records of shuffled data; so may a top of an HDF5Data.
     Faults: TEST phase; num_records missing or above 16777216; nce_k or dim 0; a temperature that
         is not positive; a momentum outside [0, 1]; bottoms of other sizes; a record number that
         is none.

@@ -76,6 +76,11 @@ CASES = (
         ((2, 1, 3, 4), (2,)),
     ),
     DataCase(
+        "RecordNumber/stated",
+        'type: "RecordNumber" record_number_param { batch_size: 3 }',
+        ((3,),),
+    ),
+    DataCase(
         "SoftLabels/stated",
         'type: "SoftLabels" soft_labels_param { source: "nowhere" num_classes: 7 batch_size: 3 }',
         ((3, 7),),
