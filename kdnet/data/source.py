@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,10 @@ class Source(ABC):
         tops: The layer's tops, in order.
         seed: The run's seed.
         notes: Warnings to show once.
+        follows: Whether its items are of the records of another data layer.
     """
+
+    follows: ClassVar[bool] = False
 
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
         del shape  # for the sub-classes whose items it describes

@@ -18,7 +18,6 @@ from kdnet.net import LayerModel
 COUNTABLE = 1 << 24
 
 _AT = ("record_number_param", "of")
-_FOLLOWERS = ("RecordNumber", "SoftLabels")
 
 
 @source("RecordNumber")
@@ -29,6 +28,8 @@ class RecordNumber(Source):
     Differs from Caffe: the layer is kdnet's own.
     Faults: no-numbered-layer, item-shape.
     """
+
+    follows = True
 
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
         del shape
@@ -42,7 +43,7 @@ class RecordNumber(Source):
         Raises:
             DataError: no-numbered-layer.
         """
-        known = {name: s for name, s in siblings.items() if s.layer.type not in _FOLLOWERS}
+        known = {name: s for name, s in siblings.items() if not s.follows}
         name = self.layer.message.record_number_param.of
         name = name if name or len(known) != 1 else next(iter(known))
         if name not in known:

@@ -41,6 +41,8 @@ class SoftLabels(Source):
         the file.
     """
 
+    follows = True
+
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
         del shape
         super().__init__(layer, seed=seed)
@@ -86,7 +88,7 @@ class SoftLabels(Source):
         Raises:
             DataError: no-answered-layer, answer-count, item-shape.
         """
-        known = {name: s for name, s in siblings.items() if not isinstance(s, SoftLabels)}
+        known = {name: s for name, s in siblings.items() if not s.follows}
         name = self.layer.message.soft_labels_param.of
         name = name if name or len(known) != 1 else next(iter(known))
         if name not in known:
