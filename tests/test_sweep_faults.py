@@ -283,3 +283,12 @@ def test_a_teacher_that_no_file_fills_stops_the_sweep(joined: Path) -> None:
     ended = run("sweep", "joined.prototxt", *LAMBDAS, "--out", "out", "--allow-unloaded")
     assert ended.code == 0
     assert WEIGHTS[1] not in ended.err
+
+
+def test_the_first_nets_have_a_teacher_by_structure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stock sigmoid cross-entropy of two softmaxes, one of them of a frozen net."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+    stock = plan("nets/cifar10/stock_joined.prototxt")
+    nets = [stock.net, *(net for net, _ in stock.tests)]
+    losses = losses_of([trace_forward(net, Emitter()) for net in nets])
+    assert (losses.taught, losses.others) == (("ts_loss",), ("loss",))

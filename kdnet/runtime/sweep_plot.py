@@ -13,7 +13,7 @@ from kdnet.runtime.sweep_values import decimal_of
 
 WIDTH, HEIGHT, MARGIN, GAP = 460, 320, 56, 24
 LEGEND_LINES = 24
-TICKS = 5
+TICKS, ROOM = 5, 0.03
 Point = tuple[float, float, float]
 
 
@@ -50,7 +50,8 @@ def draw(results: Results, grid: Grid, report: str) -> str:
             f'<rect width="{total}" height="{height}" fill="white"/>',
             *left,
             *right,
-            *_legend([curve.name for curve in curves], second + WIDTH + GAP),
+            *_legend([curve.name for curve in curves], second + WIDTH + GAP, MARGIN),
+            *_legend([line.name for line in ends if line.name], second + 8, MARGIN + 8),
             "</svg>\n",
         ]
     )
@@ -151,6 +152,8 @@ def _panel(
             if math.isfinite(error):
                 (x0, y0), (_, y1) = at(x, y - error), at(x, y + error)
                 yield f'<path d="M{x0:.1f} {y0:.1f}V{y1:.1f}" stroke="{color}"/>'
+                for end in (y0, y1):
+                    yield f'<path d="M{x0 - 3:.1f} {end:.1f}h6" stroke="{color}"/>'
 
 
 def _line(line: Line, places: Sequence[tuple[float, float]], color: str) -> Iterator[str]:
@@ -162,14 +165,14 @@ def _line(line: Line, places: Sequence[tuple[float, float]], color: str) -> Iter
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>'
 
 
-def _legend(names: Sequence[str], left: float) -> Iterator[str]:
+def _legend(names: Sequence[str], left: float, top: float) -> Iterator[str]:
     for index, name in enumerate(names[:LEGEND_LINES]):
-        y = MARGIN + 14 * index
+        y = top + 14 * index
         color = _color(index, len(names))
         yield f'<rect x="{left}" y="{y}" width="14" height="4" fill="{color}"/>'
         yield _text(left + 20, y + 6, name, "start")
     if len(names) > LEGEND_LINES:
-        y = MARGIN + 14 * LEGEND_LINES
+        y = top + 14 * LEGEND_LINES
         yield _text(left + 20, y + 6, f"and {len(names) - LEGEND_LINES} more", "start")
 
 
@@ -184,9 +187,10 @@ def _color(index: int, count: int) -> str:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """The ends of an axis, never the same."""
+    """The ends of an axis, never the same, with some room around what is drawn."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    room = ROOM * (high - low) if high > low else 0.5
+    return low - room, high + room
 
 
 def _ticks(low: float, high: float) -> list[float]:
