@@ -50,13 +50,17 @@ def write_join(
         ["kdnet", "train", output, *(["--weights", ",".join(weights)] if weights else [])]
     )
     told = _write_weights(copies)
-    _write(output, joined_text(joined, output, command, ["Trained by:", "", f"    {train}"]))
+    after = [*told, *([""] if told else []), "Trained by:", "", f"    {train}"]
+    _write(output, joined_text(joined, output, command, after))
     told.append(f"{output}: {_summary(joined)}")
     if model:
         _write(placed, _solver_text(model, output, weights))
         told.append(f"{placed}: {model} for the joined net")
     if unknown:
         told.append(f"shapes and class counts are not checked: {unknown}")
+    for member in joined.members:
+        if member.frozen and not member.entry.weights:
+            told.append(f"still needed: the weights of {member.name} under its joined names")
     return [*told, f"next: {train}"]
 
 

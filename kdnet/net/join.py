@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kdnet.errors import NetError, fail
 from kdnet.net.join_data import Wiring, choose_provider, label_of, provided, wire_data
@@ -11,7 +11,7 @@ from kdnet.net.join_heads import find_logits, strip
 from kdnet.net.join_layers import Parts, added_loss, added_metrics, placed_parts, scale_losses
 from kdnet.net.join_losses import Losses, Wanted, add_losses, wanted_losses
 from kdnet.net.join_members import check_clashes, read_members
-from kdnet.net.join_model import TEACHER, Kinds, Member, Placed, unique
+from kdnet.net.join_model import TEACHER, Kinds, Member, Placed, noted, unique
 from kdnet.schema import Located, SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 
@@ -86,8 +86,7 @@ def join(
 def _used(member: Member, wanted: Sequence[Wanted]) -> list[str]:
     """Blobs of a member that losses name, by its own names or by the joined ones."""
     named = {name for loss in wanted for name in (*loss.entry.student, *loss.entry.teacher)}
-    tops = unique(top for layer in member.layers for top in layer.tops)
-    return [top for top in tops if {top, member.mapping.rename(top)} & named]
+    return [top for top in member.tops if {top, member.mapping.rename(top)} & named]
 
 
 def _assembled(losses: Losses, provider: Member, wanted: Sequence[Wanted], kinds: Kinds) -> Joined:
@@ -111,10 +110,10 @@ def _assembled(losses: Losses, provider: Member, wanted: Sequence[Wanted], kinds
     for index, (member, wiring, part) in enumerate(zip(members, wirings, parts, strict=True)):
         if index == len(losses.of(TEACHER)):
             layers += losses.ensembles
-        layers += [*wiring.layers, *_noted(part.body, _about(member, wiring))]
-    layers += _noted([one for part in parts for one in part.losses], "What the labels say.")
-    layers += _noted(losses.layers, "What the nets learn from one another.")
-    layers += _noted([one for part in parts for one in part.metrics], "How good they are.")
+        layers += [*wiring.layers, *noted(part.body, _about(member, wiring))]
+    layers += noted([one for part in parts for one in part.losses], "What the labels say.")
+    layers += noted(losses.layers, "What the nets learn from one another.")
+    layers += noted([one for part in parts for one in part.metrics], "How good they are.")
     name = losses.join.message.name or _title(members)
     added = frozenset(one.message.name for one in (*losses.ensembles, *losses.layers))
     return Joined(name, tuple(layers), tuple(members), tuple(losses.compared), added)
@@ -137,19 +136,21 @@ def _add_heads(losses: Losses, member: Member, part: Parts, factor: float, kinds
         part.losses += added_loss(member, factor, losses)
 
 
-def _noted(layers: Sequence[Placed], comment: str) -> list[Placed]:
-    """The layers, the first one under a comment."""
-    return [replace(layers[0], comment=comment), *layers[1:]] if layers else []
-
-
 def _about(member: Member, wiring: Wiring) -> str:
     facts = [f"{member.name}: {member.path}."]
     if member.frozen:
-        facts.append("Frozen: lr_mult and decay_mult 0, no fillers, for a file has its weights.")
+        facts.append(
+            "Frozen: lr_mult and decay_mult 0; no fillers, a file must bring its weights."
+        )
     if member.fixed:
         facts.append("TEST phase while training too: stored statistics, no Dropout.")
     if member.logits:
         facts.append(f"Class scores: {member.blobs[member.logits]}.")
+    if not (member.frozen or member.entry.weights) and member.bare:
+        what = ", ".join(member.bare)
+        facts.append(
+            f"Without a weight_filler weights start at 0, unless a file has them: {what}."
+        )
     if wiring.layers:
         facts.append("It reads its own view of the records.")
     return " ".join(facts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kdnet.errors import NetError, Note, fail
-from kdnet.net.join_model import PHASES, Kinds, Member, Placed, unique
+from kdnet.net.join_model import PHASES, Kinds, Member, Placed, noted, unique
 from kdnet.net.join_transforms import Affine, affine_between, deploy_transform, viewed_as
 from kdnet.net.model import LayerModel
 from kdnet.net.state import NetState
@@ -65,11 +65,9 @@ def label_of(provider: Member, kinds: Kinds) -> str:
 
 def provided(provider: Member) -> list[Placed]:
     """The shared data layers, as they are."""
+    layers = [Placed(layer.message, layer.source) for layer in provider.data]
     note = f"The records that all nets read: the data layers of {provider.path}."
-    return [
-        Placed(layer.message, layer.source, note if index == 0 else "")
-        for index, layer in enumerate(provider.data)
-    ]
+    return noted(layers, note)
 
 
 def wire_data(member: Member, provider: Member, kinds: Kinds) -> Wiring:
@@ -126,7 +124,12 @@ def _add_view(wiring: Wiring, member: Member, provider: Member, kinds: Kinds, to
         phases = [phase for phase, _, _ in pairs]
         wiring.layers += _powers(member, shared, blob, phases, found)
         return
-    wiring.layers += [_second(member, kinds, theirs, wanted, blob) for _, theirs, wanted in pairs]
+    note = (
+        f"{member.name} sees the same records with its own crop, mean or scale; draws_of makes "
+        "its crops and flips agree with the others'."
+    )
+    second = [_second(member, kinds, theirs, wanted, blob) for _, theirs, wanted in pairs]
+    wiring.layers += noted(second, note)
 
 
 def _layer_of(net: Member, top: str, phase: int) -> LayerModel | None:
@@ -160,15 +163,14 @@ def _powers(
 ) -> list[Placed]:
     """The view inside the graph: y = scale * x + shift, once, or once for each phase."""
     same = len(set(steps)) == 1
-    note = f"{member.name} sees the same records with its own mean and scale."
     found: list[Placed] = []
     for phase, step in zip(phases[: 1 if same else None], steps, strict=False):
         message = pb.LayerParameter(name=blob, type="Power", bottom=[shared], top=[blob])
         message.power_param.scale, message.power_param.shift = step.scale, step.shift
         if not same:
             message.include.add(phase=phase)
-        found.append(Placed(message, member.at, "" if found else note))
-    return found
+        found.append(Placed(message, member.at))
+    return noted(found, f"{member.name} sees the same records with its own mean and scale.")
 
 
 def _second(
@@ -193,8 +195,4 @@ def _second(
     message.top.append(blob)
     message.transform_param.CopyFrom(wanted)
     message.transform_param.draws_of = theirs.message.transform_param.draws_of or theirs.name
-    note = (
-        f"{member.name} sees the same records with its own crop, mean or scale; draws_of makes "
-        "its crops and flips fall where the others' do."
-    )
-    return Placed(message, theirs.source, note)
+    return Placed(message, theirs.source)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from kdnet.errors import NetError, did_you_mean, fail
-from kdnet.net.join_model import Kinds, LayerKind, Member, listed, unique
+from kdnet.net.join_model import Kinds, LayerKind, Member, listed
 from kdnet.net.model import LayerModel
 
 SCORES = ("logits", "probabilities", "binary logits")
@@ -19,8 +19,7 @@ def find_logits(member: Member, kinds: Kinds) -> None:
         NetError: unknown-blob, for a blob that the description names.
     """
     if member.entry.logits:
-        tops = unique(top for layer in member.layers for top in layer.tops)
-        if member.entry.logits not in tops:
+        if member.entry.logits not in member.tops:
             unknown_blob(member.entry.logits, member, ("logits",))
         member.logits = member.entry.logits
         _drop_final_softmax(member, kinds, member.logits)
@@ -42,20 +41,18 @@ def require_logits(member: Member) -> None:
         NetError: missing-logits, with the blobs that may be meant.
     """
     if not member.logits:
-        tops = unique(top for layer in member.layers for top in layer.tops)
         text = (
             f'{member.name}: "{member.path}" shows no class scores: no loss or metric on logits, '
             "and no Softmax at its end"
         )
-        hint = (f"name the blob of scores; from the end: {listed(tops[::-1], 8)}",)
+        hint = (f"name the blob of scores; from the end: {listed(member.tops[::-1], 8)}",)
         fail(NetError, "missing-logits", text, span=member.span("net"), help=hint)
 
 
 def unknown_blob(name: str, member: Member, path: tuple[str | int, ...]) -> NoReturn:
     """Raise unknown-blob at a field of the member's description."""
-    tops = unique(top for layer in member.layers for top in layer.tops)
     text = f'{member.name}: "{member.path}" has no blob "{name}"'
-    hint = did_you_mean(name, tops) or (f"its blobs: {listed(tops)}",)
+    hint = did_you_mean(name, member.tops) or (f"its blobs: {listed(member.tops)}",)
     fail(NetError, "unknown-blob", text, span=member.span(*path), help=hint)
 
 

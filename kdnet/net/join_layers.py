@@ -80,9 +80,14 @@ def _fix_phase(message: pb.LayerParameter) -> None:
     message.ClearField("include")
     message.ClearField("exclude")
     message.phase = pb.TEST
-    for inner in submessages(message):
-        if "use_global_stats" in inner.DESCRIPTOR.fields_by_name:
+    for spec, inner in message.ListFields():
+        if (
+            spec.message_type is not None
+            and "use_global_stats" in spec.message_type.fields_by_name
+        ):
             inner.ClearField("use_global_stats")
+            if not inner.ListFields():
+                message.ClearField(spec.name)
 
 
 def _freeze(message: pb.LayerParameter, weights: int) -> None:

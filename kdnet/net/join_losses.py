@@ -17,6 +17,7 @@ from kdnet.net.join_model import (
     Placed,
     listed,
     model_of,
+    noted,
 )
 from kdnet.schema import Located, SourceMap
 from kdnet.schema import kdnet_pb2 as pb
@@ -166,12 +167,12 @@ def _all_blobs(member: Member, names: list[str]) -> list[str] | None:
 def _no_pair(losses: Losses, loss: Wanted) -> None:
     """Say which blob no net has."""
     for side, members in ((STUDENT, losses.of(STUDENT)), (TEACHER, losses.members)):
-        known = [blob for member in members for blob in member.blobs]
+        known = list(dict.fromkeys(top for member in members for top in member.tops))
         for index, name in enumerate(getattr(loss.entry, side)):
             if not any(member.joined_blob(name) for member in members):
                 text = f'{side} "{name}": no {side} has such a blob'
                 near = did_you_mean(name, known)
-                hint = near or (f"their blobs: {listed(list(dict.fromkeys(known)))}",)
+                hint = near or (f"their blobs: {listed(known)}",)
                 span = loss.at.span((side, index))
                 fail(NetError, "unknown-blob", text, span=span, help=hint)
     student, teacher = listed(loss.entry.student), listed(loss.entry.teacher)
@@ -289,11 +290,9 @@ def _voices(losses: Losses, loss: Wanted) -> list[Voice]:
             layers = [_mean(name, scores, shares)]
         what = f"probabilities at temperature {temperature:g}" if temperature else "logits"
         note = f"The teachers as one: the mean of their {what}."
-        losses.ensembles += [
-            Placed(layer, losses.join.source, "" if index else note)
-            for index, layer in enumerate(layers)
-        ]
-        losses.made[temperature] = Voice(name, name, 1.0)
+        placed = [Placed(layer, losses.join.source) for layer in layers]
+        losses.ensembles += noted(placed, note)
+        losses.made[temperature] = Voice("", name, 1.0)
     return [losses.made[temperature]]
 
 

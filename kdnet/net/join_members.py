@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdnet.errors import Diagnostic, Faults, NetError, Note, Span, UsageError, fail
-from kdnet.net.join_model import PHASES, STUDENT, TEACHER, Kinds, Member, model_of
+from kdnet.net.join_model import PHASES, STUDENT, TEACHER, Kinds, Member, model_of, unique
 from kdnet.net.model import LayerModel
 from kdnet.net.rename import NAME_FIELD, Mapping, parse_rules
 from kdnet.net.solver import find_path
@@ -82,6 +82,7 @@ def _read(
         fixed=fixed,
         data=data,
         layers=others,
+        tops=tuple(unique(top for layer in others for top in layer.tops)),
     )
 
 
@@ -107,7 +108,7 @@ def _mapping(
         mapping = parse_rules(rules)
     except UsageError as error:
         raise UsageError(*(replace(fault, span=span) for fault in error.diagnostics)) from None
-    names = list(dict.fromkeys(layer.name for layer in layers if layer.name))
+    names = unique(layer.name for layer in layers if layer.name)
     faults = [_with_span(fault, span) for fault in mapping.unmatched(names, f'"{path}"')]
     if faults:
         raise NetError(*faults)

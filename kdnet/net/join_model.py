@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdnet.errors import Span
@@ -64,7 +64,8 @@ class Member:
         frozen: Whether its weights stand still.
         fixed: Whether its layers run in TEST phase while training.
         data: Its data layers, of all phases.
-        layers: Its other layers, in order.
+        layers: Its other layers, in order; those that nobody needs go.
+        tops: The blobs that they make, before any went.
         logits: The blob of class scores, "" for none.
         blobs: Its blobs, as they stand at its end, by the names that they have in the joined net.
         scores: The joined name of its class scores as losses between logits read them.
@@ -82,6 +83,7 @@ class Member:
     fixed: bool
     data: list[LayerModel]
     layers: list[LayerModel]
+    tops: tuple[str, ...]
     logits: str = ""
     blobs: dict[str, str] = field(default_factory=dict)
     scores: str = ""
@@ -90,6 +92,11 @@ class Member:
         """Whether its own ``losses`` or ``metrics`` stay."""
         name = f"keep_{which}"
         return bool(getattr(self.entry, name)) if self.entry.HasField(name) else not self.frozen
+
+    @property
+    def bare(self) -> list[str]:
+        """Layers whose weights have no filler, by their joined names."""
+        return [self.mapping.rename(one.name) for one in self.layers if _lacks_filler(one)]
 
     def span(self, *path: str | int) -> Span | None:
         """Where a field of its description stands, or else where its net begins."""
@@ -106,6 +113,14 @@ class Member:
         return f"{self.name}/{name}" if new in taken else new
 
 
+def _lacks_filler(layer: LayerModel) -> bool:
+    return any(
+        "weight_filler" in spec.message_type.fields_by_name and not value.HasField("weight_filler")
+        for spec, value in layer.message.ListFields()
+        if spec.message_type is not None and hasattr(value, "HasField")
+    )
+
+
 @dataclass(frozen=True)
 class Placed:
     """A layer of the joined net, and a comment that stands above it in the text."""
@@ -113,6 +128,11 @@ class Placed:
     message: pb.LayerParameter
     source: SourceMap
     comment: str = ""
+
+
+def noted(layers: Sequence[Placed], comment: str) -> list[Placed]:
+    """The layers, the first one under a comment."""
+    return [replace(layers[0], comment=comment), *layers[1:]] if layers else []
 
 
 def model_of(message: pb.LayerParameter, source: SourceMap, phase: int = pb.TRAIN) -> LayerModel:
