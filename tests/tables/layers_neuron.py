@@ -34,14 +34,6 @@ CASES = (
     ),
     LayerCase("Dropout/test_phase", 'type: "Dropout"', [(3, 4)], lambda x: x, phase="TEST"),
     LayerCase(
-        "Log/base",
-        'type: "Log" log_param { base: 2 scale: 0.5 shift: 1 }',
-        [(2, 3)],
-        lambda x: np.log2(1 + x / 2),
-        domain=positive,
-    ),
-    LayerCase("Log/natural", 'type: "Log"', [(2, 3)], np.log, domain=positive),
-    LayerCase(
         "Power/all",
         'type: "Power" power_param { power: 1.5 scale: 0.5 shift: 2 }',
         [(2, 3)],
