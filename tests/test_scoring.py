@@ -156,7 +156,7 @@ def test_two_softmaxes_under_a_loss_are_a_pair() -> None:
         layer { name: "kd" type: "SigmoidCrossEntropyLoss" bottom: "ps" bottom: "pt" }
         """
     )
-    assert teaching_pairs(forward) == (("s", "t"),)
+    assert teaching_pairs(forward) == (("s", "t", False),)
     assert heads_of(forward) == ()
 
 
@@ -288,3 +288,22 @@ def test_json_that_cannot_be_written_is_told(joined: Path) -> None:
     assert ended.code == 1
     assert "[cannot-write]" in ended.faults
     assert not (joined / "no").exists()
+
+
+def test_a_teacher_may_answer_with_probabilities() -> None:
+    text = dense("s", "x", 7) + (
+        'layer { name: "a" type: "DummyData" top: "p" '
+        "dummy_data_param { shape { dim: 4 dim: 7 } } }"
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "s" bottom: "label" }'
+        'layer { name: "k" type: "TeacherStudentCrossEntropy" bottom: "s" bottom: "p" '
+        "teacher_student_cross_entropy_param { teacher: PROBABILITIES } }"
+    )
+    forward = forward_of(text)
+    heads = heads_of(forward)
+    assert [head.probabilities for head in heads] == [False, True]
+    found = Collector(heads)
+    found.add({"s": SCORES, "p": softmax(SCORES)}, {"s": LABELS, "p": LABELS})
+    student, teacher = (score_head(head, found) for head in heads)
+    assert teacher.teacher
+    assert teacher.loss == pytest.approx(student.loss, rel=1e-5)
+    assert student.divergence["p"] == pytest.approx(0, abs=1e-6)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdnet.compile.forward import Forward
 from kdnet.compile.parts import Part, parts_of
@@ -16,7 +16,16 @@ from kdnet.graph import Tensor
 from kdnet.layers import Layer, layer_class
 from kdnet.net import LayerModel, feeders
 
-Pair = tuple[str, str]
+
+class Pair(NamedTuple):
+    """The blobs of class scores that a loss compares.
+
+    ``probabilities`` tells of a teacher that answers with these instead of logits.
+    """
+
+    student: str
+    teacher: str
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,9 @@ class Head:
         target: labels, targets or values; None for a teacher whose student has no labels.
         axis: the class axis.
         ignore: the label that is not counted.
-        part: what the predictions depend on; FROZEN for a teacher's.
+        part: what the predictions depend on; a teacher's do not move.
         teachers: blobs of the scores that teach this head.
+        probabilities: whether the scores of classes are probabilities already.
     """
 
     blob: str
@@ -42,6 +52,7 @@ class Head:
     ignore: int | None
     part: Part
     teachers: tuple[str, ...] = ()
+    probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,13 @@ class _Read:
         return int(getattr(params, "axis", 1))
 
     @property
+    def gets_probabilities(self) -> bool:
+        """Whether the layer's teachers answer with probabilities."""
+        params = getattr(self.layer.message, self.kind.params_field, None)
+        form: Any = getattr(params, "teacher", None)
+        return form is not None and form == getattr(params, "PROBABILITIES", None)
+
+    @property
     def ignore(self) -> int | None:
         for field in (self.kind.params_field, "loss_param"):
             message: Any = getattr(self.layer.message, field, None)
@@ -91,8 +109,8 @@ def heads_of(forward: Forward, pairs: Sequence[Pair] = ()) -> tuple[Head, ...]:
         if head is not None and head.tensor not in found:
             found[head.tensor] = head
     taught = [*teaching_pairs(forward), *pairs]
-    for student, teacher in dict.fromkeys(taught):
-        _join(forward, found, student, teacher)
+    for pair in dict.fromkeys(taught):
+        _join(forward, found, pair)
     return tuple(found.values())
 
 
@@ -108,7 +126,7 @@ def teaching_pairs(forward: Forward) -> tuple[Pair, ...]:
         for teacher in teachers:
             names = [_scores(forward, read.bottoms[i])[0] for i in (student, teacher)]
             if all(names):
-                found.append((names[0], names[1]))
+                found.append(Pair(names[0], names[1], read.gets_probabilities))
     return tuple(dict.fromkeys(found))
 
 
@@ -160,8 +178,9 @@ def _head(forward: Forward, read: _Read) -> Head | None:
     return Head(name, kind, tensor, target, axis, read.ignore, read.parts[predicted])
 
 
-def _join(forward: Forward, found: dict[Tensor, Head], student: str, teacher: str) -> None:
+def _join(forward: Forward, found: dict[Tensor, Head], pair: Pair) -> None:
     """Note the teacher at its student's head, and give the teacher a head of its own."""
+    student, teacher, probabilities = pair
     known = {head.blob: head for head in found.values()}
     taught, scores = known.get(student), forward.blobs.get(teacher)
     if taught is None or scores is None or scores.shape != taught.tensor.shape:
@@ -171,3 +190,4 @@ def _join(forward: Forward, found: dict[Tensor, Head], student: str, teacher: st
         makers = [i for i, layer in enumerate(forward.net.layers) if teacher in layer.tops]
         part = parts_of(forward)[makers[-1]]
         found[scores] = replace(taught, blob=teacher, tensor=scores, part=part, teachers=())
+        found[scores] = replace(found[scores], probabilities=probabilities)

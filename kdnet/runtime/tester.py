@@ -174,7 +174,7 @@ class _Watched:
         for blob in sorted(missing):
             text = f'teacher "{blob}" is not scored: --weights does not hold all of its layers'
             self._log.line(places.OWN, text)
-        pairs = [pair for pair in self._pairs if pair[1] not in missing]
+        pairs = [pair for pair in self._pairs if pair.teacher not in missing]
         self.heads = heads_of(forward, pairs)
         found = {}
         for head in self.heads:

@@ -63,4 +63,6 @@ def _rows(head: Head, predicted: Array, target: Array | None) -> tuple[Array, Ar
         return predicted.reshape(-1), None if target is None else target.reshape(-1)
     moved = np.moveaxis(predicted, head.axis, -1)
     rows = np.array(moved.reshape(-1, moved.shape[-1]), np.float32)
+    if head.probabilities:
+        rows = np.log(np.maximum(rows, np.finfo(np.float32).tiny))
     return rows, None if target is None else target.reshape(-1).astype(np.int64)

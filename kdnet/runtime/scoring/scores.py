@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.compile.heads import Head
+from kdnet.compile.parts import Part
 from kdnet.runtime.scoring import metrics
 from kdnet.runtime.scoring.collect import Collector
 
@@ -22,7 +23,7 @@ class ClassifierScore:
 
     Attributes:
         blob: its scores.
-        teacher: whether the head is frozen.
+        teacher: whether the head stands still while the net trains.
         items: predictions that were counted: those that have a class.
         top1: share of items whose label has the best score.
         top5: share of items whose label is among the five best; None below six classes.
@@ -124,7 +125,7 @@ def _binary(head: Head, logits: Array, targets: Array) -> BinaryScore | None:
     x, t = logits[counted], targets[counted]
     right = float(((x > 0) == (t >= 0.5)).mean())
     loss = metrics.binary_cross_entropy(x, t)
-    return BinaryScore(head.blob, head.part.value == "frozen", len(x), right, loss)
+    return BinaryScore(head.blob, head.part is not Part.MOVING, len(x), right, loss)
 
 
 def _classifier(
@@ -146,7 +147,7 @@ def _classifier(
     others = {teacher: found.rows(teacher)[known] for teacher in head.teachers}
     return ClassifierScore(
         blob=head.blob,
-        teacher=head.part.value == "frozen",
+        teacher=head.part is not Part.MOVING,
         items=len(own),
         top1=metrics.top_k(scores, own, 1),
         top5=metrics.top_k(scores, own, 5) if rows.shape[1] > 5 else None,
