@@ -143,8 +143,13 @@ def added_loss(member: Member, factor: float, losses: Losses) -> list[Placed]:
 def added_metrics(
     member: Member, parts: Parts, models: Sequence[Placed], losses: Losses, kinds: Kinds
 ) -> list[Placed]:
-    """The metrics of a net that has none: another net's, or else its accuracy in TEST phase."""
-    if parts.metrics or not member.keeps("metrics") or not (member.logits and losses.label):
+    """The metrics of a deploy net, or of one that is asked for them and has none.
+
+    They are the first student's, or else the accuracy in TEST phase.
+    """
+    own = any(kinds.of(layer).loss for layer in member.layers)
+    wanted = member.keeps("metrics") and (member.entry.HasField("keep_metrics") or not own)
+    if parts.metrics or not wanted or not (member.logits and losses.label):
         return []
     plain = pb.LayerParameter(name="accuracy", type=METRIC, top=["accuracy"])
     plain.bottom[:] = ["", losses.label]
