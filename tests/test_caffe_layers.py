@@ -23,13 +23,14 @@ ABSOLUTE = 2e-7
 
 # Of Caffe's catalogue; their numbers wait for them.
 NOT_BUILT = {
-    *("AbsVal", "ArgMax", "BNLL", "BatchReindex", "ContrastiveLoss", "Crop", "Deconvolution"),
-    *("ELU", "Embed", "Exp", "Filter", "HingeLoss", "Im2col", "InfogainLoss", "LSTM", "LSTMUnit"),
-    *("Log", "MVN", "MultinomialLogisticLoss", "PReLU", "Parameter", "RNN", "Reduction", "SPP"),
-    *("Swish", "Threshold", "Tile"),
+    *("BatchReindex", "ContrastiveLoss", "Deconvolution", "Embed", "Filter", "HingeLoss"),
+    *("Im2col", "InfogainLoss", "LSTM", "LSTMUnit", "MVN", "MultinomialLogisticLoss"),
+    *("Parameter", "RNN", "SPP"),
 }
 # Their tops are data or random numbers.
 NO_NUMBERS = {"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData"}
+# Younger than the Caffe that made the numbers.
+YOUNGER = {"Clip"}
 
 
 @cache
@@ -122,7 +123,7 @@ def own_types() -> set[str]:
 def test_types_without_golden_numbers_are_the_listed_ones() -> None:
     types = {path.stem for path in GOLDEN.glob("*.npz")}
     assert types - set(layer_types()) == NOT_BUILT
-    assert set(layer_types()) - types == own_types() | NO_NUMBERS
+    assert set(layer_types()) - types == own_types() | NO_NUMBERS | YOUNGER
 
 
 def test_every_type_with_golden_numbers_has_a_row_of_its_own() -> None:
