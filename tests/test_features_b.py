@@ -51,13 +51,13 @@ def numbered(case: Arrays, prefix: str, name: str) -> dict[str, Array]:
 @pytest.mark.parametrize("case_id", sorted(golden()))
 def test_values_and_gradients_are_those_of_the_authors_code(case_id: str, kind: str) -> None:
     case = golden()[case_id]
-    arrays = numbered(case, "bottom", "bottom") | numbered(case, "param", "weight")
     tops = numbered(case, "top", "top")
     wanted = numbered(case, "bottomdiff", "d/bottom") | numbered(case, "paramdiff", "d/weight")
     wrt = tuple(name.removeprefix("d/") for name in wanted)
-    bottoms = len(numbered(case, "bottom", "bottom"))
-    model = layer_model(str(case["prototxt"]), "TRAIN", bottoms, len(tops))
-    arrays = {name: value.astype(np.float64) for name, value in arrays.items()}
+    bottoms = numbered(case, "bottom", "bottom")
+    model = layer_model(str(case["prototxt"]), "TRAIN", len(bottoms), len(tops))
+    held = bottoms | numbered(case, "param", "weight")
+    arrays = {name: value.astype(np.float64) for name, value in held.items()}
     # Paraphraser's second top is the one whose gradients are told where it is told first.
     seeded = "top1" if case_id == "Paraphraser/rebuilt" else "top0"
     program = Program(
@@ -100,16 +100,24 @@ PAIRS = {
 }
 
 
+SCHEDULED = {
+    "ActivationBoundary": ["margin"],
+    "ChannelWiseDistillation": ["temperature"],
+    "ContrastiveRepresentation": ["temperature", "momentum"],
+}
+
+
 @pytest.mark.parametrize("name", PAIRS)
-def test_teachers_get_no_gradient(name: str) -> None:
+def test_teachers_get_no_gradient_and_numbers_can_be_scheduled(name: str) -> None:
     model = layer_model(f'type: "{name}" {PAIRS[name]}', "TRAIN", 2, 1)
     g = Emitter()
     given = {f"bottom{i}": g.input(f"bottom{i}", MAPS) for i in range(2)}
     for i, weight in enumerate(declared_weights(model, [MAPS, MAPS])):
         given[f"weight{i}"] = g.input(f"weight{i}", weight.shape)
-    top = emitted(g, model, given).tops[0]
+    found = emitted(g, model, given)
     wanted = [given["bottom0"], given["bottom1"]]
-    assert list(gradients(g, [(top, g.constant(1.0))], wanted)) == [given["bottom0"]]
+    assert list(gradients(g, [(found.tops[0], g.constant(1.0))], wanted)) == wanted[:1]
+    assert found.layer.trace.asked.get("layer", []) == SCHEDULED.get(name, [])
 
 
 def loss_of(text: str, *bottoms: Array) -> tuple[Array, Array]:
@@ -159,6 +167,12 @@ def test_the_student_s_half_comes_first() -> None:
     assert [layer.role(i) for i in range(6)] == ["student"] * 3 + ["teacher"] * 3
 
 
+def test_the_largest_noise_is_the_last_record() -> None:
+    records = np.concatenate([np.arange(1, 1 << 16), (1 << 24) - np.arange(1 << 16)])
+    largest = np.nextafter(np.float32(1), np.float32(0)) * records.astype(np.float32)
+    assert np.array_equal(largest.astype(np.int64), records - 1)
+
+
 def test_memories_have_no_place_in_a_test_net() -> None:
     text = f'type: "ContrastiveRepresentation" {PAIRS["ContrastiveRepresentation"]}'
     model = layer_model(text, "TEST", 2, 1)
@@ -172,8 +186,7 @@ layer {
   name: "digits" type: "HDF5Data" top: "data" top: "target" top: "record"
   hdf5_data_param { source: "digits.txt" batch_size: 4 }
 }
-layer {
-  name: "teacher" type: "InnerProduct" bottom: "data" top: "teacher"
+layer { name: "teacher" type: "InnerProduct" bottom: "data" top: "teacher"
   param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param { num_output: 3 }
 }
 layer {
@@ -191,8 +204,7 @@ STEPS = """
 net: "contrast.prototxt" base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 max_iter: 6
 display: 1 snapshot: 1 snapshot_prefix: "run" random_seed: 5
 """
-RECORDS, BATCH, NEGATIVES = 10, 4, 7
-STATE = 4
+RECORDS, BATCH, NEGATIVES, STATE = 10, 4, 7, 4
 TRAIN = ("train", "contrast_solver.prototxt", "--weights", "teacher.npz", "--device", "cpu")
 
 
@@ -243,21 +255,19 @@ def test_the_memories_of_a_run_are_those_of_the_formula() -> None:
         wanted = oracle.contrast(s, t, own_records(after - 1), *known, noise=noise)
         found = blobs_of(f"run_iter_{after}.caffemodel", "contrast")[STATE:]
         np.testing.assert_allclose(shown[after - 1], wanted[0], rtol=1e-4)
-        for name, value in zip(("student", "teacher", "normaliser"), wanted[1:], strict=True):
-            index = ("student", "teacher", "normaliser").index(name)
-            np.testing.assert_allclose(found[index], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        for blob, value in zip(found, wanted[1:], strict=True):
+            np.testing.assert_allclose(blob, value, rtol=1e-5, atol=1e-6)
         untouched = np.setdiff1d(np.arange(RECORDS), own_records(after - 1))
         assert np.array_equal(found[0][untouched], known[STATE][untouched])
         assert not np.allclose(found[0], known[STATE])
 
 
-def test_the_normalisers_are_set_by_the_first_batch_and_stay(contrast: Path) -> None:
+@pytest.mark.usefixtures("contrast")
+def test_the_normalisers_are_set_by_the_first_batch_and_stay() -> None:
     ok(*TRAIN)
-    constants = [blobs_of(f"run_iter_{k}.caffemodel", "contrast")[-1] for k in (1, 2, 6)]
-    assert (constants[0] > 0).all()
-    assert np.array_equal(constants[0], constants[1])
-    assert np.array_equal(constants[0], constants[2])
-    assert contrast.is_dir()
+    first, *later = (blobs_of(f"run_iter_{k}.caffemodel", "contrast")[-1] for k in (1, 2, 6))
+    assert (first > 0).all()
+    assert all(np.array_equal(first, constants) for constants in later)
 
 
 def test_a_resumed_run_has_the_same_memories(contrast: Path) -> None:
@@ -295,8 +305,7 @@ def test_a_record_number_that_is_none_is_refused(contrast: Path) -> None:
 
 
 FACTOR = """
-layer {
-  name: "digits" type: "DummyData" top: "data"
+layer { name: "digits" type: "DummyData" top: "data"
   dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 3 } data_filler { type: "gaussian" } }
 }
 layer {
@@ -345,8 +354,7 @@ def test_a_paraphraser_is_trained_first_and_then_stands_still(
 
 
 NORMED = """
-layer {
-  name: "digits" type: "DummyData" top: "data"
+layer { name: "digits" type: "DummyData" top: "data"
   dummy_data_param { shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } }
 }
 layer {
