@@ -300,6 +300,28 @@ def test_lenet_student_of_the_shipped_net(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_an_imported_model_is_a_teacher_and_a_student_of_any_batch(trained: Path) -> None:
+    ok(*EXPORT, *SNAPSHOT, *TEACHER, "-o", "made")
+    path = trained / "joined.prototxt"
+    text = path.read_text()
+    start, end = (
+        text.index(f'layer {{\n  name: "{name}"') for name in ("teacher/ip", "student/ip1")
+    )
+    layer = 'layer { name: "%s" type: "ONNX" bottom: "data" top: "%s" onnx_param { %s } }\n'
+    model = 'model: "made.onnx"'
+    path.write_text(text[:start] + layer % ("teacher/ip", "teacher/ip", model) + text[end:])
+    ended = ok(*EXPORT, *SNAPSHOT, "-o", "s")
+    assert ended.out.splitlines()[1].split()[:3] == ["teacher/ip", "teacher", "163"]
+    pupil = layer % ("pupil", "pupil", f"{model} trainable: true")
+    ending = text.index('layer {\n  name: "accuracy"')
+    path.write_text(text[:ending] + pupil + text[ending:].replace('"student/ip2"', '"pupil"'))
+    refused = run(*EXPORT, *SNAPSHOT, "-o", "p", "--head", "pupil")
+    assert "[unloaded-student]" in refused.faults
+    ok(*EXPORT, *SNAPSHOT, "-o", "p", "--head", "pupil", "--allow-unloaded")
+    data = images(7)
+    np.testing.assert_allclose(scores_by("p.onnx", data), by_hand(data), rtol=1e-5, atol=1e-6)
+
+
 # --- what goes wrong
 
 

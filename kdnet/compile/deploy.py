@@ -32,6 +32,7 @@ from kdnet.weights import LayerBlobs
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 PROBABILITIES = "prob"
+LOGITS = frozenset({"logits", "student logits", "teacher logits"})
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,13 @@ def _all_slots(net: NetModel, shapes: ByName[str, Shape]) -> tuple[WeightSlot, .
 
 def _add_softmax(located: Located[pb.NetParameter], head: Head, blob: str) -> str:
     layers = located.message.layer
-    if not head.roles & {"logits", "student logits", "teacher logits"} and head.roles:
-        told = ", ".join(sorted(head.roles))
-        text = f'--softmax: "{head.blob}" is read as {told}, not as logits of one class among many'
+    why = ""
+    if layers[-1].type == "Softmax":
+        why = "a Softmax layer makes it"
+    elif head.roles and not head.roles & LOGITS:
+        why = f"it is read as {', '.join(sorted(head.roles))}"
+    if why:
+        text = f'--softmax: "{head.blob}" holds no logits of one class among many: {why}'
         fail(LayerError, "softmax-of-no-logits", text, span=head.span)
     taken = {name for layer in layers for name in (layer.name, *layer.top)}
     name = PROBABILITIES if PROBABILITIES not in taken else f"{blob}/{PROBABILITIES}"

@@ -165,9 +165,11 @@ def _student_values(
         "name the trained snapshot with --weights: layers are found by name",
         "--allow-unloaded exports what the fillers give",
     )
+    given = {file.path for file in files}
     faults = []
     for row in audit.rows:
-        if row.status == "filler" and not row.frozen:
+        # A file that a layer brings itself holds what it was before the training.
+        if row.file not in given and not row.frozen:
             text = f'layer "{row.layer}" of the student is in no weight file'
             span = spans.get(row.layer)
             faults.append(Diagnostic("unloaded-student", text, span, help=hints))
