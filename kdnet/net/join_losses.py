@@ -220,8 +220,9 @@ def _message(losses: Losses, loss: Wanted) -> pb.LayerParameter:
 def _softened(message: pb.LayerParameter, loss: Wanted) -> Any:
     """The parameters of a loss between logits that has a temperature, else None."""
     params = getattr(message, loss.kind.params, None)
-    known = params is not None and "temperature" in params.DESCRIPTOR.fields_by_name
-    return params if known and loss.on_logits else None
+    found = params.DESCRIPTOR.fields_by_name.get("temperature") if params is not None else None
+    # A loss of several temperatures keeps its own.
+    return params if found is not None and found.has_presence and loss.on_logits else None
 
 
 def _temperature(losses: Losses, loss: Wanted) -> float:
@@ -233,8 +234,10 @@ def _bottoms(losses: Losses, loss: Wanted, students: list[str], teachers: list[s
     """The blobs in the order of the type's roles."""
     queues = {STUDENT: list(students), TEACHER: list(teachers), "label": [losses.label]}
     found: list[str] = []
+    # Of a loss that takes any number of features, the student's come first, then the teacher's.
+    more = max(len(students) - 1, 0) if loss.kind.levels else 0
     while queues[STUDENT] or queues[TEACHER] or len(found) < loss.kind.least:
-        queue = queues[_side(loss.kind.role(len(found)), len(found))]
+        queue = queues[_side(loss.kind.role(max(len(found) - more, 0)), len(found))]
         if not queue or not queue[0]:
             roles = ", ".join(loss.kind.roles) or "student, teacher"
             text = (

@@ -22,7 +22,8 @@ class LayerKind:
 
     ``fed`` marks data layers that read nothing themselves, ``transforms`` those that crop and
     scale images; ``roles`` and the ``least`` number of bottoms are a loss's or a metric's, and
-    ``params`` names the type's parameter field.
+    ``params`` names the type's parameter field. ``levels`` marks losses that take features of any
+    number of levels, all of the student's before all of the teacher's.
     """
 
     data: bool = False
@@ -33,6 +34,7 @@ class LayerKind:
     softmax: bool = False
     roles: tuple[str, ...] = ()
     least: int = 1
+    levels: bool = False
     params: str = ""
 
     def role(self, bottom: int) -> str:

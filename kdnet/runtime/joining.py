@@ -13,6 +13,7 @@ from kdnet.data.source import source_class
 from kdnet.errors import DataError, Diagnostic, Faults, LayerError, NetError, Note, SchemaError
 from kdnet.graph import Emitter
 from kdnet.layers import DataLayer, Trace, layer_class
+from kdnet.layers.base import ANY
 from kdnet.layers.data_layers import Input
 from kdnet.layers.softmax import Softmax
 from kdnet.net import (
@@ -41,6 +42,7 @@ _ANY_SHAPES: tuple[Shape, ...] = ((2, 840, 96, 96), (2, 840), (2, 840, 96), (2, 
 def _kind(model: LayerModel) -> LayerKind:
     found = layer_class(model)
     tops = found.tops if isinstance(found.tops, tuple) else (found.tops, found.tops)
+    bottoms = found.bottoms if isinstance(found.bottoms, tuple) else (found.bottoms,) * 2
     source = source_class(model.type)
     images = source is not None and issubclass(source, ImageSource)
     return LayerKind(
@@ -51,7 +53,8 @@ def _kind(model: LayerModel) -> LayerKind:
         metric=found.is_metric,
         softmax=issubclass(found, Softmax),
         roles=found.roles,
-        least=found.bottoms[0] if isinstance(found.bottoms, tuple) else found.bottoms,
+        least=bottoms[0],
+        levels=bottoms[1] == ANY and found.roles == ("student", "teacher"),
         params=found.params_field,
     )
 
