@@ -6,11 +6,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from small_nets import ok, run
-
-from kdnet.weights import read_weights
+from small_nets import ok
 
 TESTS = Path(__file__).parent
 NETS = TESTS.parent / "nets"
