@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx.checker import ValidationError
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError
 
@@ -59,7 +60,7 @@ def _proto(node: Node) -> Any:
 def _too_large(node: Node) -> bool:
     try:
         found = infer_types(_proto(node), node.inputs)
-    except (InferenceError, ValueError):
+    except (InferenceError, ValidationError, ValueError):
         return False
     return any(prod(shape) > LIMIT for _, shape in found)
 

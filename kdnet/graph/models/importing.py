@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx.checker import ValidationError
+from onnx.defs import SchemaError
 
-from kdnet.errors import GraphError, KdnetError, fail
+from kdnet.errors import GraphError, fail
 from kdnet.graph.emitter import Emitter
 from kdnet.graph.models.folding import folded
 from kdnet.graph.models.node import Node
@@ -24,7 +26,11 @@ from kdnet.graph.tensor import Tensor
 Special = Callable[[Emitter, Node], "tuple[Tensor, ...] | None"]
 # Attributes that name an element type.
 TYPES = ("to", "dtype", "output_dtype")
-FLOWS = ("If", "Loop", "Scan")
+# What Python and ONNX raise of attributes and arrays that are not what an op takes.
+MISFITS = (
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+    *(SchemaError, ValidationError),
+)
 
 
 def import_model(
@@ -77,7 +83,11 @@ class _Import:
         for tensor in graph.initializer:
             self.known[tensor.name] = self.constant(numpy_helper.to_array(tensor))
         for proto in graph.node:
-            self._node(proto)
+            try:
+                self._node(proto)
+            except MISFITS as error:
+                text = f'node "{proto.name}" ({proto.op_type}): {error}'
+                fail(GraphError, "corrupt-model", text)
 
     def constant(self, value: NDArray[Any]) -> Tensor:
         """An array of the model, its floats in the graph's float type."""
@@ -108,14 +118,9 @@ class _Import:
         if found is not None:
             return [self.constant(value) for value in found]
         with self.g.scope(f"{self.scope}/{node.name.strip('/')}"):
-            try:
-                own = self.special.get(node.op_type)
-                made = own(self.g, node) if own else None
-                return emitted(self.g, node) if made is None else made
-            except KdnetError:
-                raise
-            except (IndexError, KeyError, TypeError, ValueError, onnx.defs.SchemaError) as error:
-                fail(GraphError, "corrupt-model", f"{node}: {error}")
+            own = self.special.get(node.op_type)
+            made = own(self.g, node) if own else None
+            return emitted(self.g, node) if made is None else made
 
     def _constant_node(self, node: Node) -> Tensor:
         [(name, value)] = node.attrs.items()

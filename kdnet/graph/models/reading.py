@@ -16,16 +16,16 @@ from kdnet.graph.models.tensors import SUPPORTED, Held
 from kdnet.graph.serialize import OPSET
 
 STANDARD = ("", "ai.onnx")
-# Inputs, by their place, that say how an op works: numbers there are not weights.
-SETTINGS = {
-    "Clip": (1, 2),
-    "Dropout": (1,),
-    "OneHot": (2,),
-    "Pad": (2,),
-    "Pow": (1,),
-    "Range": (0, 1, 2),
-    "Resize": (1, 2),
-    "Upsample": (1,),
+# Inputs, by their place, whose numbers say how an op works: they are not weights.
+SETTINGS = {"Clip": (1, 2), "Dropout": (1,), "OneHot": (2,), "Pad": (2,), "Pow": (1,)}
+# Inputs, by their place, on which a shape depends: nothing that leads to them is a weight.
+SHAPES = {
+    **dict.fromkeys(("ConstantOfShape",), (0,)),
+    **dict.fromkeys(("Expand", "OneHot", "Reshape", "Tile", "TopK"), (1,)),
+    **dict.fromkeys(("Pad",), (1, 3)),
+    **dict.fromkeys(("Range",), (0, 1, 2)),
+    **dict.fromkeys(("Resize", "Upsample"), (1, 2, 3)),
+    **dict.fromkeys(("Slice",), (1, 2, 3, 4)),
 }
 
 
@@ -65,6 +65,14 @@ def read_model(path: str, inputs: Sequence[str] = (), outputs: Sequence[str] = (
         GraphError: not-a-model, corrupt-model, unsafe-model-path, unsupported-model,
             unknown-tensor, model-conversion.
     """
+    try:
+        return _read(path, inputs, outputs)
+    except (LookupError, TypeError, ValueError) as error:
+        # Such as a name whose bytes are no text, which protobuf finds when it is looked at.
+        fail(GraphError, "corrupt-model", f"it is damaged: {error}")
+
+
+def _read(path: str, inputs: Sequence[str], outputs: Sequence[str]) -> Model:
     proto = _parsed(path)
     held = _taken_out(proto, Path(path).parent)
     _check(proto)
@@ -72,7 +80,8 @@ def read_model(path: str, inputs: Sequence[str] = (), outputs: Sequence[str] = (
         proto = inliner.inline_local_functions(proto)
     declared = _declared_inputs(proto.graph, {array.name for array in held})
     wanted = tuple(outputs) or tuple(value.name for value in proto.graph.output)
-    _check_names("output", wanted, _made(proto.graph) | declared.keys())
+    arrays = {tensor.name for tensor in (*proto.graph.initializer, *(a.proto for a in held))}
+    _check_names("output", wanted, _made(proto.graph) | declared.keys() | arrays)
     _check_names("input", inputs, declared)
     _prune(proto.graph, wanted)
     _check_domains(proto.graph)
@@ -137,13 +146,18 @@ def _with_bytes(array: Held) -> onnx.TensorProto:
 
 
 def _settings(graph: onnx.GraphProto) -> set[str]:
-    """Names that are read as settings and as nothing else."""
+    """Names that lead to a shape, or that are read as settings and as nothing else."""
     settings: set[str] = set()
     others: set[str] = set()
-    for node in graph.node:
+    shaping: set[str] = set()
+    for node in reversed(graph.node):
         for place, name in enumerate(node.input):
+            if place in SHAPES.get(node.op_type, ()):
+                shaping.add(name)
             (settings if place in SETTINGS.get(node.op_type, ()) else others).add(name)
-    return settings - others
+        if shaping.intersection(node.output) and node.op_type not in ("Shape", "Size"):
+            shaping |= _names_read([node])
+    return (settings - others) | shaping
 
 
 def _tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:

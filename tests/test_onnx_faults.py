@@ -1,0 +1,429 @@
+"""Models that cannot be a layer: each fault is a located error with a name, never a traceback."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_programs as models
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kdnet.errors import KdnetError
+
+X = np.ones((2, 6), np.float32)
+FLAT = "(float[n, 6] x) => (float[a, b] y)"
+
+
+def opset(version: int, body: str) -> str:
+    return f'<ir_version: 8, opset_import: ["" : {version}, "com.microsoft" : 1]> model {body}'
+
+
+def fault(path: Path, *bottoms: np.ndarray, text: str = "", tops: int = 1) -> tuple[str, str]:
+    """The code and the text of the one fault of a model."""
+    with pytest.raises(KdnetError) as caught:
+        models.tops(path, *(bottoms or (X,)), text=text, tops=tops)
+    [found] = caught.value.diagnostics
+    assert found.span is not None
+    assert found.message.startswith('layer "layer" (ONNX): ')
+    return found.code, found.message.partition(": ")[2]
+
+
+# name: code, what is said, opset, body
+TEXTS = {
+    "branch": (
+        "unsupported-model",
+        'node "choice" (If): its condition depends on the data',
+        13,
+        f"{FLAT} {{ s = ReduceSum <keepdims = 0> (x) c = Cast <to = 9> (s) "
+        "[choice] y = If (c) < then_branch = then () => (float[a, b] t) { t = Neg (x) }, "
+        "else_branch = other () => (float[a, b] u) { u = Identity (x) } > }",
+    ),
+    "data-shape": (
+        "op-misuse",
+        "NonZero of (2, 6): NonZero layer/spots/NonZero: an output axis is not static",
+        13,
+        f"{FLAT} {{ [spots] n = NonZero (x) y = Cast <to = 1> (n) }}",
+    ),
+    "domain": (
+        "unsupported-model",
+        'node "fast" (FastGelu) is of "com.microsoft"',
+        13,
+        f"{FLAT} {{ [fast] y = com.microsoft.FastGelu (x) }}",
+    ),
+    "down": (
+        "model-conversion",
+        "it cannot be converted from opset 24 to 21: ",
+        24,
+        f"{FLAT} {{ y = Swish (x) }}",
+    ),
+    "expand": (
+        "op-misuse",
+        'node "wide" (Expand): shape (2, 6) to (4, 3)',
+        13,
+        f"{FLAT} <int64[2] s = {{4, 3}}> {{ [wide] y = Expand (x, s) }}",
+    ),
+    "fold": (
+        "corrupt-model",
+        'node "pick" (Gather) fails on its constants: ',
+        13,
+        f"{FLAT} <int64[1] i = {{7}}> {{ s = Shape (x) [pick] g = Gather (s, i) "
+        "y = Reshape (x, g) }",
+    ),
+    "loop": (
+        "unsupported-model",
+        'node "again" (Scan): loops are not supported',
+        13,
+        f"{FLAT} {{ [again] y = Scan <num_scan_inputs = 1, body = b (float[6] i) => (float[6] o) "
+        "{ o = Neg (i) }> (x) }",
+    ),
+    "nobody": (
+        "corrupt-model",
+        "it is no valid model: Nodes in a graph must be topologically sorted",
+        13,
+        f"{FLAT} {{ a = Neg (b) b = Neg (a) y = Add (a, x) }}",
+    ),
+    "pads": (
+        "op-misuse",
+        'node "frame" (Pad): 2 pads for 2 axes',
+        13,
+        f"{FLAT} <int64[2] p = {{1, 1}}> {{ [frame] y = Pad (x, p) }}",
+    ),
+    "pads-of-data": (
+        "unsupported-model",
+        'node "frame" (Pad): its input 1 depends on the data',
+        13,
+        f"{FLAT} <int64[1] s = {{4}}> {{ f = ReduceSum <keepdims = 0> (x) "
+        "i = Cast <to = 7> (f) p = Expand (i, s) [frame] y = Pad (x, p) }",
+    ),
+    "random": (
+        "unsupported-model",
+        'node "r" (RandomUniformLike): its numbers would differ from run to run',
+        13,
+        f"{FLAT} {{ [r] y = RandomUniformLike (x) }}",
+    ),
+    "reshape": (
+        "op-misuse",
+        'node "fold" (Reshape): shape (2, 6) to (5, -1)',
+        13,
+        f"{FLAT} <int64[2] s = {{5, -1}}> {{ [fold] y = Reshape (x, s) }}",
+    ),
+    "sequence": (
+        "op-misuse",
+        "no static shape for an output",
+        13,
+        f"{FLAT} {{ q = SplitToSequence (x) y = ConcatFromSequence <axis = 0> (q) }}",
+    ),
+    "string": (
+        "unsupported-model",
+        'node "words" (Cast): it makes elements of a type that kdnet has not',
+        13,
+        f"{FLAT} {{ [words] s = Cast <to = 8> (x) y = Cast <to = 1> (s) }}",
+    ),
+    "string-input": (
+        "unsupported-model",
+        'input "x" is not an array of numbers that kdnet has',
+        13,
+        "(string[n, 6] x) => (float[a, b] y) { y = Cast <to = 1> (x) }",
+    ),
+    "text": (
+        "unsupported-model",
+        'node "word" (Constant): its value_string is no array of numbers',
+        13,
+        f'{FLAT} {{ [word] s = Constant <value_string = "1"> () c = Cast <to = 1> (s) '
+        "y = Add (x, c) }",
+    ),
+    "unknown-op": (
+        "corrupt-model",
+        "it is no valid model: No Op registered for Frobnicate",
+        13,
+        f"{FLAT} {{ y = Frobnicate (x) }}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_model_that_cannot_be_a_layer_says_why(name, tmp_path):
+    code, text, version, body = TEXTS[name]
+    found = fault(models.written(tmp_path, opset(version, body)))
+    assert found[0] == code, found
+    assert text in found[1]
+
+
+WEIGHTED = f"{FLAT} {{ y = MatMul (x, w) }}"
+
+
+def weighted(folder: Path, tensor: TensorProto) -> Path:
+    """A model with one array of the file's own making."""
+    model = onnx.parser.parse_model(opset(13, WEIGHTED))
+    model.graph.initializer.append(tensor)
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def array(**more) -> TensorProto:
+    """An array of 6 x 4 float32 named w, or what is said instead."""
+    given = {"name": "w", "data_type": TensorProto.FLOAT, "dims": (6, 4), **more}
+    return TensorProto(**given)
+
+
+def outside(location: str, **more: object) -> TensorProto:
+    """The array in a file beside the model."""
+    tensor = array(data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+HUGE = 1 << 40
+ARRAYS = {
+    "claims": (
+        array(dims=(HUGE, HUGE), raw_data=bytes(8)),
+        "corrupt-model",
+        f'array "w" of shape ({HUGE}, {HUGE}) has 8 bytes, not',
+    ),
+    "few-numbers": (array(float_data=[1, 2]), "corrupt-model", "has 2 numbers, not 24"),
+    "negative": (array(dims=(-6, 4)), "corrupt-model", 'array "w" has shape (-6, 4)'),
+    "no-type": (array(data_type=99), "unsupported-model", "is element type 99"),
+    "thin": (
+        array(data_type=TensorProto.BFLOAT16, raw_data=bytes(48)),
+        "unsupported-model",
+        'array "w" is bfloat16: kdnet computes in float32',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_that_is_not_what_it_claims_is_refused(name, tmp_path):
+    tensor, code, text = ARRAYS[name]
+    found = fault(weighted(tmp_path, tensor))
+    assert found[0] == code, found
+    assert text in found[1]
+
+
+def test_sparse_arrays_are_refused(tmp_path):
+    model = onnx.parser.parse_model(opset(13, WEIGHTED))
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    places = numpy_helper.from_array(np.zeros(1, np.int64), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [6, 4]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert fault(path) == ("unsupported-model", "its sparse arrays are not supported")
+
+
+# ---- arrays in files of their own ----
+
+NUMBERS = np.arange(24, dtype=np.float32).reshape(6, 4)
+
+
+@pytest.mark.parametrize("location", ["model.bin", "arrays/model.bin", "./model.bin"])
+def test_an_array_below_the_folder_is_read(location, tmp_path):
+    path = tmp_path / location
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\0" * 16 + NUMBERS.tobytes())
+    found = models.loaded(weighted(tmp_path, outside(location, offset=16, length=96)), X)
+    np.testing.assert_array_equal(found.arrays["weight0"], NUMBERS)
+    np.testing.assert_allclose(models.run(found)["top0"], X @ NUMBERS)
+
+
+def test_constants_too_may_lie_in_a_file(tmp_path):
+    model = onnx.parser.parse_model(opset(13, f"{FLAT} {{ y = Gather <axis = 1> (x, i) }}"))
+    tensor = TensorProto(name="i", data_type=TensorProto.INT64, dims=(2,))
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="model.bin")
+    model.graph.initializer.append(tensor)
+    (tmp_path / "model.bin").write_bytes(np.array([5, 0]).tobytes())
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    x = np.arange(12.0).reshape(2, 6)
+    np.testing.assert_array_equal(models.tops(path, x)[0], x[:, [5, 0]])
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "link.bin", "sub/link.bin", ""])
+def test_a_file_that_is_not_below_the_folder_is_not_read(location, tmp_path):
+    folder = tmp_path / "models"
+    (folder / "sub").mkdir(parents=True)
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(NUMBERS.tobytes())
+    (folder / "link.bin").symlink_to(secret)
+    (folder / "sub" / "link.bin").symlink_to(secret)
+    code, text = fault(weighted(folder, outside(location)))
+    assert code == "unsafe-model-path"
+    assert "is not a file below" in text
+
+
+def test_an_absolute_path_is_not_read(tmp_path):
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(NUMBERS.tobytes())
+    code, _ = fault(weighted(tmp_path, outside(str(secret))))
+    assert code == "unsafe-model-path"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"offset": 4}, "the model says 96 from byte 4 on"),
+        ({"offset": -1}, "the model says 96 from byte -1 on"),
+        ({"length": 8}, "takes 96 bytes; the model says 8 from byte 0 on"),
+        ({"offset": "some"}, "invalid literal for int()"),
+    ],
+)
+def test_an_array_that_its_file_does_not_hold_is_refused(more, text, tmp_path):
+    (tmp_path / "model.bin").write_bytes(NUMBERS.tobytes())
+    found = fault(weighted(tmp_path, outside("model.bin", **more)))
+    assert found[0] == "corrupt-model"
+    assert text in found[1]
+
+
+def test_a_data_file_that_is_not_there_is_named(tmp_path):
+    code, text = fault(weighted(tmp_path, outside("model.bin")))
+    assert (code, "model.bin" in text) == ("corrupt-model", True)
+
+
+def test_a_data_file_that_shrinks_meanwhile_is_told(tmp_path):
+    (tmp_path / "model.bin").write_bytes(NUMBERS.tobytes())
+    [weight] = models.loaded(weighted(tmp_path, outside("model.bin")), X).weights
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(KdnetError, match="corrupt-model"):
+        weight.stored.read()
+
+
+# ---- files, names and bottoms ----
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "it has no graph"),
+        (b"layer { name: 'x' }", "is not an ONNX model, or is cut short"),
+        (b"\x89PNG\r\n\x1a\n" * 9, "is not an ONNX model, or is cut short"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told(content, text, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    code, said = fault(path)
+    assert code == "not-a-model"
+    assert text in said
+
+
+def test_a_folder_is_no_model(tmp_path):
+    assert fault(tmp_path)[0] == "not-a-model"
+
+
+def test_a_model_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    path = models.written(tmp_path, opset(13, f"{FLAT} {{ y = Neg (x) }}"))
+
+    def refused(*_arguments, **_more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(onnx, "load_model", refused)
+    assert fault(path) == ("not-a-model", f'cannot read "{path}": Permission denied')
+
+
+def test_a_model_that_is_not_there_is_told_with_the_nearest(tmp_path):
+    models.written(tmp_path, opset(13, f"{FLAT} {{ y = Neg (x) }}"))
+    with pytest.raises(KdnetError) as caught:
+        models.loaded(tmp_path / "modell.onnx", X)
+    [found] = caught.value.diagnostics
+    assert found.code == "missing-model"
+    assert "model.onnx" in found.help[0]
+
+
+TWO = (
+    "(float[n, 6] x, float[n, 6] z) => (float[n, 6] y, float[n, 6] u) "
+    "{ y = Add (x, z) u = Neg (x) }"
+)
+
+
+@pytest.mark.parametrize(
+    ("bottoms", "tops", "text", "code", "said"),
+    [
+        (1, 2, "", "bottom-count", '1 bottoms for the model\'s 2 inputs: "x", "z"'),
+        (2, 1, "", "top-count", '1 tops for the model\'s 2 outputs: "y", "u"'),
+        (1, 1, 'output: "v"', "unknown-tensor", 'the model has no tensor "v"'),
+        (1, 1, 'input: "w" output: "u"', "unknown-tensor", 'the model has no input "w"'),
+        (
+            1,
+            1,
+            'input: "x" output: "y"',
+            "unknown-tensor",
+            'the wanted outputs need input "z" too',
+        ),
+    ],
+)
+def test_names_and_counts_must_fit(bottoms, tops, text, code, said, tmp_path):
+    path = models.written(tmp_path, opset(13, TWO))
+    found = fault(path, *[X] * bottoms, text=text, tops=tops)
+    assert found[0] == code
+    assert said in found[1]
+
+
+def test_an_output_of_the_model_s_may_be_left_out(tmp_path):
+    path = models.written(tmp_path, opset(13, TWO))
+    np.testing.assert_array_equal(models.tops(path, X, text='output: "u"')[0], -X)
+
+
+@pytest.mark.parametrize(
+    ("declared", "shapes", "said"),
+    [
+        ("float[n, 5] x", [(2, 6)], 'a bottom of shape (2, 6) for input "x" of shape (n, 5)'),
+        ("float[1, 6] x", [(2, 6)], 'input "x" of shape (1, 6)'),
+        ("float[n, 3, 6] x", [(2, 6)], 'input "x" of shape (n, 3, 6)'),
+        ("float[n, m] x, float[n, 4] z", [(2, 6), (3, 4)], 'input "z" of shape (n, 4)'),
+    ],
+)
+def test_bottoms_must_fit_what_the_model_declares(declared, shapes, said, tmp_path):
+    name = declared.rpartition(" ")[2]
+    body = f"({declared}) => (float[a, b] y, float[c, d] q) {{ y = Neg (x) q = Neg ({name}) }}"
+    path = models.written(tmp_path, opset(13, body))
+    found = fault(path, *[np.ones(shape) for shape in shapes], tops=2)
+    assert found[0] == "shape-mismatch"
+    assert said in found[1]
+
+
+def test_a_model_for_one_item_says_how_to_get_batches(tmp_path):
+    path = models.written(
+        tmp_path, opset(13, "(float[1, 6] x) => (float[1, 6] y) { y = Neg (x) }")
+    )
+    with pytest.raises(KdnetError, match="give batches of 1, or export it for any batch size"):
+        models.tops(path, X)
+
+
+def test_a_model_too_large_for_the_memory_is_refused(tmp_path, monkeypatch):
+    path = models.written(tmp_path, opset(13, f"{FLAT} {{ y = Neg (x) }}"))
+    monkeypatch.setattr("os.sysconf", lambda _name: 1)
+    assert fault(path)[0] == "weights-too-large"
+
+
+def test_a_path_must_be_given():
+    from layer_programs import layer_model
+
+    from kdnet.graph import Emitter
+    from kdnet.layers import Trace, layer_class
+
+    made = layer_model('type: "ONNX"', "TRAIN", 1, 1)
+    with pytest.raises(KdnetError, match=r"model: the path of an \.onnx file must be given"):
+        layer_class(made)(made, Trace()).check(Emitter().input("x", (2, 3)))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_model_is_an_error_or_a_model(seed, tmp_path):
+    """Bytes changed or cut anywhere: no traceback, whatever comes out of them."""
+    rng = np.random.default_rng(seed)
+    content = bytearray((models.GOLDEN / "residual.onnx").read_bytes())
+    for place in rng.integers(0, len(content), 3):
+        content[place] = rng.integers(0, 256)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(
+        content[: len(content) - int(rng.integers(0, 2)) * int(rng.integers(1, 3000))]
+    )
+    try:
+        found = models.loaded(path, np.ones((1, 3, 8, 8)))
+        models.Traced(found.program(), np.float32)
+    except KdnetError as error:
+        codes = {fault.code for fault in error.diagnostics}
+        assert all(re.fullmatch(r"[a-z]+(-[a-z]+)+", code) for code in codes)
