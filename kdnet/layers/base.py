@@ -55,7 +55,7 @@ class Layer(ABC):
 
     ``roles`` says what each bottom of a loss or a metric is, the last one for all that follow:
     "logits", "probabilities" or "binary logits" of a classifier, "label", "target", "values",
-    "student" and "teacher" (features), "student logits" and "teacher logits".
+    "student" and "teacher" (features), "student logits" and "teacher logits", "record" (numbers).
     """
 
     type: ClassVar[str]
