@@ -336,7 +336,7 @@ def test_faults_of_a_model_are_located(folder):
     (folder / "teacher.onnx").write_bytes(b"\x08\x08")
     ended = run("train", "net.prototxt", "--device", "cpu")
     assert ended.code == 1
-    assert 'net.prototxt:13:23: error: layer "teacher" (ONNX)' in ended.faults
+    assert 'net.prototxt:14:23: error: layer "teacher" (ONNX)' in ended.faults
     assert "[not-a-model]" in ended.faults
 
 
