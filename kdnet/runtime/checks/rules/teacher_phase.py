@@ -41,7 +41,7 @@ def _teachers_own(forward: Forward) -> set[int]:
         if not (kind.is_loss or kind.is_metric):
             continue
         for bottom, maker in enumerate(reads[index]):
-            role = kind.roles[min(bottom, len(kind.roles) - 1)] if kind.roles else ""
+            role = kind(layer, forward.trace).role(bottom)
             teaches = kind.is_loss and (role.startswith("teacher") or role == "target")
             if kind.is_loss or teaches:
                 (teaching if teaches else taught).update(_above(reads, maker))
