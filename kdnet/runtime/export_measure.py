@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -110,17 +110,20 @@ def check_export(
             for name, array in raw.items()
         }
         wanted = _trained(deploy, values, feeds, whole=size == own)
+        if not np.isfinite(wanted).all():
+            _refuse(deploy, "the trained net itself gives values that are not finite")
         found[size] = _difference(exported.run(raw), wanted)
     worst = max(found.values())
     if not worst <= TOLERANCE:
         told = ", ".join(f"{value:.2g} at batch {size}" for size, value in found.items())
-        text = f'"{deploy.head.blob}": the exported model differs from the trained net: {told}'
-        hint = (
-            f"at most {TOLERANCE:g} of the largest output is allowed",
-            "values that are not finite differ: the training may have diverged",
-        )
-        fail(RunError, "export-mismatch", text, span=deploy.head.span, help=hint)
+        most = f"at most {TOLERANCE:g} of the largest output is allowed"
+        _refuse(deploy, f"the exported model differs from the trained net: {told}", most)
     return found
+
+
+def _refuse(deploy: Deploy, why: str, *hints: str) -> NoReturn:
+    text = f'"{deploy.head.blob}": {why}'
+    fail(RunError, "export-mismatch", text, span=deploy.head.span, help=hints)
 
 
 def _random(shapes: Mapping[str, Shape], preprocess: Mapping[str, Preprocess]) -> dict[str, Array]:
@@ -153,9 +156,7 @@ def _softmax(scores: Array, axis: int) -> Array:
 
 def _difference(found: Array, wanted: Array) -> float:
     """Relative to the largest wanted value; infinite where something is not finite."""
-    if found.shape != wanted.shape or not np.isfinite(wanted).all():
-        return float("inf")
-    if not np.isfinite(found).all():
+    if found.shape != wanted.shape or not np.isfinite(found).all():
         return float("inf")
     largest = float(np.abs(wanted).max(initial=0.0))
     distance = float(np.abs(found.astype(np.float64) - wanted).max(initial=0.0))
