@@ -129,7 +129,7 @@ def _match(message: pb.JoinParameter, value: str) -> None:
         loss.weight = _number("--match", weight)
 
 
-def _loss_param(loss: pb.JoinParameter.Loss, flag: str, value: str) -> None:
+def _loss_param(loss: pb.JoinLossParameter, flag: str, value: str) -> None:
     from kdnet.layers import layer_class
     from kdnet.net.join_model import model_of
     from kdnet.schema import SourceMap

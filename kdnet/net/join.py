@@ -98,7 +98,7 @@ def _assembled(losses: Losses, provider: Member, wanted: Sequence[Wanted], kinds
     ]
     losses.taken = {*shared, *(one.message.name for part in parts for one in part.all)}
     weighs = any(loss.by_lambda for loss in wanted)
-    factor = 1 - losses.join.message.distillation_weight if weighs else 1.0
+    factor = 1 - losses.distillation_weight if weighs else 1.0
     for member, part in zip(members, parts, strict=True):
         _set_scores(losses, member, part)
         _add_heads(losses, member, part, factor, kinds)

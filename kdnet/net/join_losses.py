@@ -22,6 +22,7 @@ from kdnet.net.join_model import (
 from kdnet.schema import Located, SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 
+DEFAULT_LAMBDA = 0.9
 Combine = pb.JoinParameter.Combine
 
 
@@ -29,7 +30,7 @@ Combine = pb.JoinParameter.Combine
 class Wanted:
     """A loss of the description, its type's kind, and where it was written."""
 
-    entry: pb.JoinParameter.Loss
+    entry: pb.JoinLossParameter
     at: SourceMap
     kind: LayerKind
 
@@ -73,6 +74,13 @@ class Losses:
     made: dict[float, Voice] = field(default_factory=dict)
     compared: list[tuple[Member, Member]] = field(default_factory=list)
 
+    @property
+    def distillation_weight(self) -> float:
+        """Lambda."""
+        given = self.join.message
+        known = given.HasField("distillation_weight")
+        return float(given.distillation_weight) if known else DEFAULT_LAMBDA
+
     def of(self, role: str) -> list[Member]:
         """The members of one role."""
         return [member for member in self.members if member.role == role]
@@ -96,7 +104,7 @@ def wanted_losses(join: Located[pb.JoinParameter], kinds: Kinds) -> list[Wanted]
     """
     entries = [(entry, join.source.at(("loss", i))) for i, entry in enumerate(join.message.loss)]
     if not entries and join.message.teacher:
-        entries = [(pb.JoinParameter.Loss(), join.source)]
+        entries = [(pb.JoinLossParameter(), join.source)]
     found = []
     for entry, at in entries:
         kind = kinds.of(model_of(pb.LayerParameter(name="loss", type=entry.type), at))
@@ -183,7 +191,7 @@ def _no_pair(losses: Losses, loss: Wanted) -> None:
 def _weight(losses: Losses, loss: Wanted) -> float:
     if loss.entry.HasField("weight"):
         return float(loss.entry.weight)
-    return float(losses.join.message.distillation_weight) if loss.on_logits else 1.0
+    return losses.distillation_weight if loss.on_logits else 1.0
 
 
 def _add(

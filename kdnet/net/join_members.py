@@ -52,7 +52,7 @@ def _start(join: Located[pb.JoinParameter]) -> Span | None:
 def _read(
     join: Located[pb.JoinParameter], file: str, kinds: Kinds, role: str, index: int
 ) -> Member:
-    entries: Sequence[pb.JoinParameter.Net] = getattr(join.message, role)
+    entries: Sequence[pb.JoinNetParameter] = getattr(join.message, role)
     entry, at = entries[index], join.source.at((role, index))
     name = entry.name or (role if len(entries) == 1 else f"{role}{index + 1}")
     path = find_path(entry.net, file)

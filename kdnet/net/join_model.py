@@ -75,7 +75,7 @@ class Member:
 
     name: str
     role: str
-    entry: pb.JoinParameter.Net
+    entry: pb.JoinNetParameter
     at: SourceMap
     path: str
     title: str

@@ -1437,6 +1437,46 @@ class WindowDataParameter(_message.Message):
     root_folder: str
     def __init__(self, source: _Optional[str] = ..., scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., batch_size: _Optional[int] = ..., crop_size: _Optional[int] = ..., mirror: bool = ..., fg_threshold: _Optional[float] = ..., bg_threshold: _Optional[float] = ..., fg_fraction: _Optional[float] = ..., context_pad: _Optional[int] = ..., crop_mode: _Optional[str] = ..., cache_images: bool = ..., root_folder: _Optional[str] = ...) -> None: ...
 
+class JoinLossParameter(_message.Message):
+    __slots__ = ("type", "student", "teacher", "weight", "params")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    STUDENT_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    student: _containers.RepeatedScalarFieldContainer[str]
+    teacher: _containers.RepeatedScalarFieldContainer[str]
+    weight: float
+    params: LayerParameter
+    def __init__(self, type: _Optional[str] = ..., student: _Optional[_Iterable[str]] = ..., teacher: _Optional[_Iterable[str]] = ..., weight: _Optional[float] = ..., params: _Optional[_Union[LayerParameter, _Mapping]] = ...) -> None: ...
+
+class JoinNetParameter(_message.Message):
+    __slots__ = ("net", "name", "rename", "weights", "logits", "weight", "frozen", "phase", "keep_losses", "keep_metrics", "transform_param")
+    NET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RENAME_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_LOSSES_FIELD_NUMBER: _ClassVar[int]
+    KEEP_METRICS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORM_PARAM_FIELD_NUMBER: _ClassVar[int]
+    net: str
+    name: str
+    rename: _containers.RepeatedScalarFieldContainer[str]
+    weights: _containers.RepeatedScalarFieldContainer[str]
+    logits: str
+    weight: float
+    frozen: bool
+    phase: Phase
+    keep_losses: bool
+    keep_metrics: bool
+    transform_param: TransformationParameter
+    def __init__(self, net: _Optional[str] = ..., name: _Optional[str] = ..., rename: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[str]] = ..., logits: _Optional[str] = ..., weight: _Optional[float] = ..., frozen: bool = ..., phase: _Optional[_Union[Phase, str]] = ..., keep_losses: bool = ..., keep_metrics: bool = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ...) -> None: ...
+
 class JoinParameter(_message.Message):
     __slots__ = ("name", "teacher", "student", "loss", "distillation_weight", "temperature", "combine", "data", "solver")
     class Combine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -1447,44 +1487,6 @@ class JoinParameter(_message.Message):
     EACH: JoinParameter.Combine
     PROBABILITIES: JoinParameter.Combine
     LOGITS: JoinParameter.Combine
-    class Net(_message.Message):
-        __slots__ = ("net", "name", "rename", "weights", "logits", "weight", "frozen", "phase", "keep_losses", "keep_metrics", "transform_param")
-        NET_FIELD_NUMBER: _ClassVar[int]
-        NAME_FIELD_NUMBER: _ClassVar[int]
-        RENAME_FIELD_NUMBER: _ClassVar[int]
-        WEIGHTS_FIELD_NUMBER: _ClassVar[int]
-        LOGITS_FIELD_NUMBER: _ClassVar[int]
-        WEIGHT_FIELD_NUMBER: _ClassVar[int]
-        FROZEN_FIELD_NUMBER: _ClassVar[int]
-        PHASE_FIELD_NUMBER: _ClassVar[int]
-        KEEP_LOSSES_FIELD_NUMBER: _ClassVar[int]
-        KEEP_METRICS_FIELD_NUMBER: _ClassVar[int]
-        TRANSFORM_PARAM_FIELD_NUMBER: _ClassVar[int]
-        net: str
-        name: str
-        rename: _containers.RepeatedScalarFieldContainer[str]
-        weights: _containers.RepeatedScalarFieldContainer[str]
-        logits: str
-        weight: float
-        frozen: bool
-        phase: Phase
-        keep_losses: bool
-        keep_metrics: bool
-        transform_param: TransformationParameter
-        def __init__(self, net: _Optional[str] = ..., name: _Optional[str] = ..., rename: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[str]] = ..., logits: _Optional[str] = ..., weight: _Optional[float] = ..., frozen: bool = ..., phase: _Optional[_Union[Phase, str]] = ..., keep_losses: bool = ..., keep_metrics: bool = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ...) -> None: ...
-    class Loss(_message.Message):
-        __slots__ = ("type", "student", "teacher", "weight", "params")
-        TYPE_FIELD_NUMBER: _ClassVar[int]
-        STUDENT_FIELD_NUMBER: _ClassVar[int]
-        TEACHER_FIELD_NUMBER: _ClassVar[int]
-        WEIGHT_FIELD_NUMBER: _ClassVar[int]
-        PARAMS_FIELD_NUMBER: _ClassVar[int]
-        type: str
-        student: _containers.RepeatedScalarFieldContainer[str]
-        teacher: _containers.RepeatedScalarFieldContainer[str]
-        weight: float
-        params: LayerParameter
-        def __init__(self, type: _Optional[str] = ..., student: _Optional[_Iterable[str]] = ..., teacher: _Optional[_Iterable[str]] = ..., weight: _Optional[float] = ..., params: _Optional[_Union[LayerParameter, _Mapping]] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     TEACHER_FIELD_NUMBER: _ClassVar[int]
     STUDENT_FIELD_NUMBER: _ClassVar[int]
@@ -1495,15 +1497,15 @@ class JoinParameter(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     name: str
-    teacher: _containers.RepeatedCompositeFieldContainer[JoinParameter.Net]
-    student: _containers.RepeatedCompositeFieldContainer[JoinParameter.Net]
-    loss: _containers.RepeatedCompositeFieldContainer[JoinParameter.Loss]
+    teacher: _containers.RepeatedCompositeFieldContainer[JoinNetParameter]
+    student: _containers.RepeatedCompositeFieldContainer[JoinNetParameter]
+    loss: _containers.RepeatedCompositeFieldContainer[JoinLossParameter]
     distillation_weight: float
     temperature: float
     combine: JoinParameter.Combine
     data: str
     solver: str
-    def __init__(self, name: _Optional[str] = ..., teacher: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., student: _Optional[_Iterable[_Union[JoinParameter.Net, _Mapping]]] = ..., loss: _Optional[_Iterable[_Union[JoinParameter.Loss, _Mapping]]] = ..., distillation_weight: _Optional[float] = ..., temperature: _Optional[float] = ..., combine: _Optional[_Union[JoinParameter.Combine, str]] = ..., data: _Optional[str] = ..., solver: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., teacher: _Optional[_Iterable[_Union[JoinNetParameter, _Mapping]]] = ..., student: _Optional[_Iterable[_Union[JoinNetParameter, _Mapping]]] = ..., loss: _Optional[_Iterable[_Union[JoinLossParameter, _Mapping]]] = ..., distillation_weight: _Optional[float] = ..., temperature: _Optional[float] = ..., combine: _Optional[_Union[JoinParameter.Combine, str]] = ..., data: _Optional[str] = ..., solver: _Optional[str] = ...) -> None: ...
 
 class ScheduleParameter(_message.Message):
     __slots__ = ("layer", "field", "index", "policy", "value", "at", "gamma", "stepsize")
