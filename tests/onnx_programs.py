@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from gradcheck import Array, Program, Traced, onnxruntime_run
 from layer_programs import emitted, layer_model
 
+from kdnet.errors import KdnetError
 from kdnet.graph import Emitter
 from kdnet.layers import Layer, Trace, Weight, layer_class
 
@@ -105,3 +107,20 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def opset(version: int, body: str) -> str:
+    """A model in text form."""
+    ir = 10 if version >= 18 else 8
+    domains = f'"" : {version}, "local" : 1, "com.microsoft" : 1'
+    return f"<ir_version: {ir}, opset_import: [{domains}]> model {body}"
+
+
+def fault(path: Path, *bottoms: Array, text: str = "", count: int = 1) -> tuple[str, str]:
+    """The code and the text of the one fault of a model with ``count`` tops."""
+    with pytest.raises(KdnetError) as caught:
+        tops(path, *(bottoms or (np.ones((2, 6)),)), text=text, tops=count)
+    [found] = caught.value.diagnostics
+    assert found.span is not None
+    assert found.message.startswith('layer "layer" (ONNX): ')
+    return found.code, found.message.partition(": ")[2]

@@ -10,6 +10,7 @@ import onnx_programs as models
 import pytest
 from gradcheck import relative_error
 from layer_programs import layer_model
+from onnx_programs import opset
 from small_nets import DATA, LOSSES, SOLVER, STUDENT, ok, run, said
 from tables.onnx_models import MODELS
 
@@ -27,12 +28,6 @@ def golden(name: str) -> tuple[Path, dict[str, np.ndarray]]:
     """An exported model, and what PyTorch computes with it."""
     with np.load(models.GOLDEN / f"{name}.npz") as file:
         return models.GOLDEN / f"{name}.onnx", dict(file)
-
-
-def opset(version: int, body: str) -> str:
-    """A model in text form."""
-    ir = 10 if version >= 18 else 8
-    return f'<ir_version: {ir}, opset_import: ["" : {version}, "local" : 1]> model {body}'
 
 
 # ---- models that PyTorch exported ----
