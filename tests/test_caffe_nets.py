@@ -105,6 +105,20 @@ def test_our_teacher_student_loss_equals_the_one_of_stock_layers(temperature: in
     np.testing.assert_allclose(slope, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("temperature", [1, 4, 20])
+def test_soft_targets_from_stock_layers_equal_caffes(temperature: int) -> None:
+    golden = load("kd.npz")
+    arrays = {name: golden[name] for name in ("student", "teacher")}
+    net = net_of(str(golden[f"t{temperature}/net"]), {n: a.shape for n, a in arrays.items()})
+    assert {layer.type for layer in net.layers} >= {"Power", "Softmax", "Log", "Reduction"}
+    total, slope, tops = objective_and_gradient(net, arrays, "student")
+    np.testing.assert_allclose(total, golden[f"t{temperature}/objective"], rtol=1e-5)
+    cross_entropy = golden[f"t{temperature}/cross_entropy"]
+    np.testing.assert_allclose(tops["cross_entropy"], cross_entropy, rtol=1e-5)
+    wanted = golden[f"t{temperature}/student_diff"]
+    np.testing.assert_allclose(slope, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("case", ["joined", "joined_uniform"])
 def test_distillation_from_stock_layers_equals_caffes(case: str) -> None:
     golden = load("kd.npz")
