@@ -99,9 +99,15 @@ def make_export_plan(options: ExportOptions, log: CaffeLog) -> ExportPlan:
     check_input_shapes(options.input_shapes, [test, train.net])
     heads = find_heads(tested, train)
     chosen = choose_heads(heads, options.heads, tested, train)
-    students = _students(options, test, chosen, rules, log)
+    deploys = _deploys(options, test, chosen, rules)
     others = [head for head in heads if not head.trained and head not in chosen]
-    return ExportPlan(test, students, _teachers(options, test, others, log), rules)
+    paths = dict.fromkeys((*options.weights, *options.teacher_weights))
+    files = [read_weights(path) for path in paths]
+    own = [file for file in files if file.path in options.weights]
+    students = tuple(
+        Part(deploy, _student_values(deploy, own, options, log)) for deploy in deploys
+    )
+    return ExportPlan(test, students, _teachers(options, test, others, files, log), rules)
 
 
 def _resolved(located: Located[pb.NetParameter], phase: int, options: ExportOptions) -> NetModel:
@@ -122,13 +128,9 @@ def _trained(
     return tested
 
 
-def _students(
-    options: ExportOptions,
-    test: NetModel,
-    heads: Sequence[Head],
-    rules: Rules | None,
-    log: CaffeLog,
-) -> tuple[Part, ...]:
+def _deploys(
+    options: ExportOptions, test: NetModel, heads: Sequence[Head], rules: Rules | None
+) -> list[Deploy]:
     deploys = [
         make_deploy(
             test,
@@ -144,8 +146,7 @@ def _students(
         faults = rules.unmatched(names, "the student")
         if faults:
             raise NetError(*faults)
-    files = [read_weights(path) for path in options.weights]
-    return tuple(Part(deploy, _student_values(deploy, files, options, log)) for deploy in deploys)
+    return deploys
 
 
 def _student_values(
@@ -179,11 +180,13 @@ def _student_values(
 
 
 def _teachers(
-    options: ExportOptions, test: NetModel, heads: Sequence[Head], log: CaffeLog
+    options: ExportOptions,
+    test: NetModel,
+    heads: Sequence[Head],
+    files: Sequence[WeightFile],
+    log: CaffeLog,
 ) -> tuple[Part, ...]:
     """The teachers as far as they can be had: their faults spoil no export."""
-    paths = dict.fromkeys((*options.weights, *options.teacher_weights))
-    files = [read_weights(path) for path in paths] if heads else []
     found = []
     for head in heads:
         try:
