@@ -214,7 +214,7 @@ def test_an_output_of_the_model_s_may_be_left_out(tmp_path):
     ("declared", "shapes", "said"),
     [
         ("float[n, 5] x", [(2, 6)], 'a bottom of shape (2, 6) for input "x" of shape (n, 5)'),
-        ("float[1, 6] x", [(2, 6)], 'input "x" of shape (1, 6)'),
+        ("float[4, 6] x", [(2, 6)], 'input "x" of shape (4, 6)'),
         ("float[n, 3, 6] x", [(2, 6)], 'input "x" of shape (n, 3, 6)'),
         ("float[n, m] x, float[n, 4] z", [(2, 6), (3, 4)], 'input "z" of shape (n, 4)'),
     ],
@@ -228,12 +228,32 @@ def test_bottoms_must_fit_what_the_model_declares(declared, shapes, said, tmp_pa
     assert said in found[1]
 
 
-def test_a_model_for_one_item_says_how_to_get_batches(tmp_path):
+def test_a_model_for_a_batch_says_how_to_get_another(tmp_path):
     path = models.written(
-        tmp_path, opset(13, "(float[1, 6] x) => (float[1, 6] y) { y = Neg (x) }")
+        tmp_path, opset(13, "(float[4, 6] x) => (float[4, 6] y) { y = Neg (x) }")
     )
-    with pytest.raises(KdnetError, match="give batches of 1, or export it for any batch size"):
+    with pytest.raises(KdnetError, match="give batches of 4, or export it for any batch size"):
         models.tops(path, X)
+
+
+MIXED = {
+    "mean": ("m = ReduceMean <axes = [0]> (x) y = Add (x, m)", '"m" of shape (1, 6) becomes'),
+    "rows": ("r = Reshape (x, s) y = Reshape (r, t)", '"r" of shape (3, 2) becomes (6, 2) for 2'),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_model_for_one_item_that_would_mix_several_is_refused(name, tmp_path):
+    nodes, said = MIXED[name]
+    body = (
+        "(float[1, 6] x) => (float[1, 6] y) <int64[2] s = {-1, 2}, int64[2] t = {-1, 6}> "
+        f"{{ {nodes} }}"
+    )
+    path = models.written(tmp_path, opset(13, body))
+    assert models.tops(path, X[:1])[0].shape == (1, 6)
+    code, text = fault(path)
+    assert code == "mixed-items"
+    assert said in text
 
 
 def test_a_model_too_large_for_the_memory_is_refused(tmp_path, monkeypatch):

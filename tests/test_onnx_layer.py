@@ -221,6 +221,18 @@ def test_inner_tensors_are_tops_and_what_follows_them_is_left_out(tmp_path):
     np.testing.assert_array_equal(outputs["top2"], weight)
 
 
+def test_a_model_for_one_item_computes_several_one_by_one(tmp_path):
+    body = (
+        "(float[1, 3, 6, 7] x) => (float[1, 4] y) <float[3, 4] w, int64[2] s = {1, -1}> "
+        "{ g = GlobalAveragePool (x) r = Reshape (g, s) m = MatMul (r, w) y = Relu (m) }"
+    )
+    path = models.written(tmp_path, opset(13, body))
+    x = np.random.default_rng(2).standard_normal((5, 3, 6, 7)).astype(np.float32)
+    [y] = models.tops(path, x)
+    wanted = np.concatenate([models.plain(path, item[np.newaxis])[0] for item in x])
+    np.testing.assert_allclose(y, wanted, atol=1e-6)
+
+
 def test_inputs_may_come_in_any_order(tmp_path):
     body = "(float[n, 3] a, float[n, 3] b) => (float[n, 3] y) { y = Sub (a, b) }"
     path = models.written(tmp_path, opset(13, body))

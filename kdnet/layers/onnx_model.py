@@ -30,7 +30,8 @@ class ONNX(Layer):
         y = model(x)
 
     The model's shapes are fixed by the bottoms, its ops are brought to kdnet's opset, and what
-    depends on shapes alone is computed beforehand. Every float array of the model that has axes
+    depends on shapes alone is computed beforehand. A model made for one item is emitted for the
+    bottom's batch, unless it would mix items. Every float array of the model that has axes
     becomes a weight blob, in the file's order and under its name there; scalars, integers and
     settings such as the bounds of a Clip stay constants. Blobs begin as the file has them, unless
     a weight file fills the layer.
@@ -114,17 +115,15 @@ class ONNX(Layer):
         if wanted is None:
             return
         fits = len(wanted) == bottom.rank
-        for axis, size in zip(wanted, bottom.shape, strict=False):
+        for place, (axis, size) in enumerate(zip(wanted, bottom.shape, strict=False)):
             known = sizes.setdefault(axis, size) if isinstance(axis, str) and axis else axis
-            fits = fits and known in ("", size)
+            # A model for one item is emitted for several where nothing in it mixes them.
+            fits = fits and (known in ("", size) or (place == 0 and axis == 1))
         shown = ", ".join(str(axis) if axis != "" else "?" for axis in wanted)
-        batch = fits or wanted[1:] != bottom.shape[1:]
-        self.require_shape(
-            fits,
-            bottom=index,
-            say=f'a bottom of shape {bottom.shape} for input "{declared.name}" of shape ({shown})',
-            help="" if batch else f"give batches of {wanted[0]}, or export it for any batch size",
-        )
+        text = f'a bottom of shape {bottom.shape} for input "{declared.name}" of shape ({shown})'
+        fixed = len(wanted) == bottom.rank and isinstance(wanted[0], int)
+        more = f"give batches of {wanted[0]}, or export it for any batch size" if fixed else ""
+        self.require_shape(fits, bottom=index, say=text, help=more)
 
     def weights(self, *_bottoms: Tensor) -> list[Weight]:
         """The model's float arrays, with their values."""

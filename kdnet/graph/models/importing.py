@@ -51,16 +51,68 @@ def import_model(
         special: By op type, how the caller emits such nodes.
 
     Raises:
-        GraphError: unsupported-model, corrupt-model, op-misuse.
+        GraphError: unsupported-model, corrupt-model, op-misuse, mixed-items.
     """
-    run = _Import(g, scope, dict(special or {}), dict(given))
-    for declared in model.inputs:
-        with g.scope(scope):
-            cast = g.cast(given[declared.name], _own(g, declared.dtype))
-        run.known[declared.name] = cast
-    run.graph(model.graph)
+    batch = _single(model, given)
+    run = _imported(g, model, given, _Setting(scope, special or {}, batch))
+    if batch:
+        _check_items(g, model, given, run)
     with g.scope(scope):
         return tuple(g.cast(run.find(name)) for name in model.outputs)
+
+
+def _imported(g: Emitter, model: Model, given: Mapping[str, Tensor], setting: _Setting) -> _Import:
+    run = _Import(g, setting, dict(given))
+    for declared in model.inputs:
+        with g.scope(setting.scope):
+            run.known[declared.name] = g.cast(given[declared.name], _own(g, declared.dtype))
+    run.graph(model.graph)
+    return run
+
+
+def _single(model: Model, given: Mapping[str, Tensor]) -> int:
+    """The number of items where the model's inputs are declared for one, else 0."""
+    sizes = {given[one.name].shape[:1] for one in model.inputs if (one.shape or ())[:1] == (1,)}
+    [size] = sizes if len(sizes) == 1 else {(0,)}
+    return size[0] if size and size[0] > 1 else 0
+
+
+def _check_items(g: Emitter, model: Model, given: Mapping[str, Tensor], run: _Import) -> None:
+    """What comes from the items has them along its first axis, and is otherwise as for one.
+
+    A model made for one item may mix several, such as by a reshape in which the 1 is written
+    out, and nothing but the shapes would show it.
+    """
+    batch = run.setting.batch
+    scratch = Emitter(g.float_dtype, g.provider)
+    items = {one.name for one in model.inputs if (one.shape or ())[:1] == (1,)}
+    alone = dict(given)
+    for name in items:
+        alone[name] = scratch.input(name, (1, *given[name].shape[1:]), given[name].dtype)
+    single = _imported(scratch, model, alone, _Setting(run.setting.scope, {}, 0))
+    for node in model.graph.node:
+        if not items.intersection(node.input):
+            continue
+        for name in filter(None, node.output):
+            made, shape = run.known.get(name), single.known[name].shape
+            if made is None or made.value is not None:
+                continue
+            if shape[:1] != (1,) or made.shape != (batch, *shape[1:]):
+                text = (
+                    f'the model was made for one item, and "{name}" of shape {shape} becomes '
+                    f"{made.shape} for {batch}"
+                )
+                fail(GraphError, "mixed-items", text, help=("export it for any batch size",))
+            items.add(name)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What holds for all nodes: the scope, the caller's own ways, and the batch (see Node)."""
+
+    scope: str
+    special: Mapping[str, Special]
+    batch: int
 
 
 @dataclass
@@ -68,8 +120,7 @@ class _Import:
     """The tensors that are known by name so far."""
 
     g: Emitter
-    scope: str
-    special: dict[str, Special]
+    setting: _Setting
     known: dict[str, Tensor] = field(default_factory=dict)
 
     def find(self, name: str) -> Tensor:
@@ -101,7 +152,8 @@ class _Import:
         while len(outputs) > 1 and not outputs[-1]:
             outputs.pop()
         name = proto.name or (proto.output[0] if proto.output else proto.op_type)
-        node = Node(proto.op_type, name, tuple(inputs), tuple(outputs), {})
+        batch = self.setting.batch
+        node = Node(proto.op_type, name, tuple(inputs), tuple(outputs), {}, batch)
         if proto.op_type == "If":
             made: Iterable[Tensor] = self._branch(node, proto)
         else:
@@ -117,8 +169,8 @@ class _Import:
         found = folded(node)
         if found is not None:
             return [self.constant(value) for value in found]
-        with self.g.scope(f"{self.scope}/{node.name.strip('/')}"):
-            own = self.special.get(node.op_type)
+        with self.g.scope(f"{self.setting.scope}/{node.name.strip('/')}"):
+            own = self.setting.special.get(node.op_type)
             made = own(self.g, node) if own else None
             return emitted(self.g, node) if made is None else made
 
@@ -155,7 +207,8 @@ class _Import:
             node.unsupported("its condition depends on the data")
         wanted = "then_branch" if bool(value.reshape(-1)[0]) else "else_branch"
         [graph] = [a.g for a in proto.attribute if a.name == wanted]
-        inner = _Import(self.g, f"{self.scope}/{node.name}", self.special, dict(self.known))
+        setting = replace(self.setting, scope=f"{self.setting.scope}/{node.name}")
+        inner = _Import(self.g, setting, dict(self.known))
         inner.graph(graph)
         return [inner.find(output.name) for output in graph.output]
 

@@ -12,13 +12,17 @@ from kdnet.graph.tensor import Tensor
 
 @dataclass(frozen=True)
 class Node:
-    """One node: absent inputs are None, and an output that nobody names is "" ."""
+    """One node: absent inputs are None, and an output that nobody names is "".
+
+    ``batch`` is the number of items where the model was made for one, else 0.
+    """
 
     op_type: str
     name: str
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any]
+    batch: int = 0
 
     def __str__(self) -> str:
         return f'node "{self.name}" ({self.op_type})'

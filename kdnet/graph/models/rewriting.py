@@ -55,8 +55,10 @@ def _mean(g: Emitter, node: Node) -> Tensor:
 
 
 def _reshape(g: Emitter, node: Node) -> Tensor:
-    """To the sizes that 0 and −1 stand for."""
+    """To the sizes that 0 and −1 stand for, item by item where the model has one item."""
     x, shape = node.input(0), node.ints(1)
+    if node.batch and shape[:1] == [1] and x.shape[:1] == (node.batch,):
+        shape[0] = node.batch
     if not node.attrs.get("allowzero", 0):
         fits = all(size or axis < x.rank for axis, size in enumerate(shape))
         shape = [size or x.shape[axis] for axis, size in enumerate(shape)] if fits else shape
