@@ -240,6 +240,24 @@ def test_a_map_that_varies_within_a_channel_stays() -> None:
     assert [op.type for op in fold(g.ops, output, values).ops] == ["Conv", "Mul"]
 
 
+def test_what_is_not_known_or_not_by_channel_stays() -> None:
+    g = Emitter()
+    x, w, c = g.input("x", (2, 3)), g.input("w", (3, 3)), g.input("c", (3,))
+    ones, rows = g.constant(np.ones((3, 3))), g.constant(np.ones((2, 3)))
+    three = g.constant(np.ones(3))
+    cases = [
+        g.mul(g.gemm(x, w), three),
+        g.mul(g.gemm(x, ones, rows), three),
+        g.mul(g.op("Gemm", x, ones, alpha=2.0), three),
+        g.op("BatchNormalization", g.gemm(x, ones), three, c, three, three, epsilon=1e-5),
+    ]
+    for output in cases:
+        assert [op.type for op in fold(g.ops, output, {}).ops] == [
+            "Gemm",
+            g.ops[-1].type if output is cases[-1] else "Mul",
+        ]
+
+
 def test_copies_are_bridged_up_to_the_output() -> None:
     g = Emitter()
     x = g.input("x", (2, 3))

@@ -105,6 +105,29 @@ def test_without_data_or_the_teachers_weights_the_rest_is_told() -> None:
     assert "[missing-data-source]" in strict.faults
 
 
+def test_a_teacher_that_cannot_be_made_is_left_out(trained: Path) -> None:
+    blind = """
+layer { name: "ones" type: "Power" bottom: "data" top: "ones" power_param { scale: 0 shift: 1 } }
+layer { name: "blind" type: "InnerProduct" bottom: "ones" top: "blind"
+  param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param { num_output: 3 } }
+layer { name: "blind_acc" type: "Accuracy" bottom: "blind" bottom: "label" top: "blind_acc"
+  include { phase: TEST } }
+"""
+    (trained / "joined.prototxt").write_text(JOINED_NET + blind)
+    ended = ok(*EXPORT, *SNAPSHOT, *TEACHER, "-o", "s")
+    assert said(ended, 'teacher "blind" is not in the table: "blind" depends on no data')
+    assert "blind" not in ended.out
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_training_data_need_not_be_there() -> None:
+    text = Path("joined.prototxt").read_text()
+    Path("joined.prototxt").write_text(text.replace('"digits_lmdb"', '"nowhere"', 1))
+    ended = ok(*EXPORT, *SNAPSHOT, *TEACHER, "-o", "s", "--iterations", "2")
+    assert said(ended, "losses of the TRAIN net do not count: ")
+    assert re.search(r"^student/ip2 +student .* 1\.0000$", ended.out, re.M)
+
+
 def test_a_teacher_of_one_batch_size_is_weighed_only(trained: Path) -> None:
     fixed = """
 layer { name: "rows" type: "Reshape" bottom: "data" top: "rows"

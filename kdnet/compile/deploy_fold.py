@@ -157,7 +157,7 @@ def _affine_of(op: Op, x: Tensor) -> Affine | None:
 
 def _by_channel(tensor: Tensor, rank: int, channels: int) -> Array | None:
     """A constant operand as one value a channel; None where it varies along another axis."""
-    if tensor.value is None or tensor.rank > rank:
+    if tensor.value is None:
         return None
     shape = (1,) * (rank - tensor.rank) + tensor.shape
     others = shape[:CHANNELS] + shape[CHANNELS + 1 :]
