@@ -14,6 +14,10 @@ from kdnet.schema import kdnet_pb2 as pb
 
 NETS = Path(__file__).parents[1] / "nets"
 NAMES = st.from_regex(r"[a-z]{1,6}[0-9]{0,2}", fullmatch=True)
+NOISY = """
+layer { name: "noise" type: "Dropout" bottom: "data" top: "noise" include { phase: TRAIN } }
+layer { name: "noise" type: "Power" bottom: "data" top: "noise" include { phase: TEST } }
+"""
 
 
 def chain(names: list[str]) -> str:
@@ -238,3 +242,22 @@ def test_the_nets_of_the_repository_join(teacher, student, tmp_path):
     assert frozen
     assert set(frozen) == {0}
     assert found["ts_loss"].teacher_student_cross_entropy_param.temperature == 4
+
+
+def test_a_net_that_is_never_tested_needs_no_test_data(tmp_path):
+    train = PLAIN.replace('top: "label"', 'top: "label" include { phase: TRAIN }', 1)
+    assert layers(pair(tmp_path, train, train))["ts_loss"].bottom == ["fc", "teacher/fc"]
+
+
+def test_layers_of_training_alone_are_no_part_of_a_teacher(tmp_path):
+    net = pair(tmp_path, DATA + NOISY + fc("fc", "noise") + LOSS % "fc", PLAIN)
+    (noise,) = [one.message for one in net.layers if one.message.name == "teacher/noise"]
+    assert (noise.type, len(noise.include)) == ("Power", 0)
+
+
+def test_a_teacher_in_train_phase_keeps_its_rules(tmp_path):
+    teacher = DATA + NOISY + fc("fc", "noise") + LOSS % "fc"
+    net = pair(tmp_path, teacher, PLAIN, t="phase: TRAIN")
+    found = [one.message for one in net.layers if one.message.name == "teacher/noise"]
+    assert [one.include[0].phase for one in found] == [pb.TRAIN, pb.TEST]
+    assert not any(one.HasField("phase") for one in found)

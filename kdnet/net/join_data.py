@@ -13,6 +13,9 @@ from kdnet.net.state import NetState
 from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
 
+Transform = pb.TransformationParameter
+Pair = tuple[int, LayerModel, Transform]
+
 
 @dataclass
 class Wiring:
@@ -106,7 +109,7 @@ def _matched(member: Member, provider: Member, read: set[str]) -> dict[str, str]
 
 def _add_view(wiring: Wiring, member: Member, provider: Member, kinds: Kinds, top: str) -> None:
     shared = wiring.blobs[top]
-    pairs = [
+    pairs: list[Pair] = [
         (phase, theirs, wanted)
         for phase in PHASES
         if (theirs := _layer_of(provider, shared, phase)) is not None
@@ -128,7 +131,10 @@ def _add_view(wiring: Wiring, member: Member, provider: Member, kinds: Kinds, to
         f"{member.name} sees the same records with its own crop, mean or scale; draws_of makes "
         "its crops and flips agree with the others'."
     )
-    second = [_second(member, kinds, theirs, wanted, blob) for _, theirs, wanted in pairs]
+    second = [
+        _second(member, kinds, theirs, (wanted, blob), phase)
+        for phase, theirs, wanted in _apart(pairs)
+    ]
     wiring.layers += noted(second, note)
 
 
@@ -173,12 +179,22 @@ def _powers(
     return noted(found, f"{member.name} sees the same records with its own mean and scale.")
 
 
+def _apart(pairs: Sequence[Pair]) -> list[tuple[int | None, LayerModel, Transform]]:
+    """The views that differ; a phase only where one shared layer is seen in two ways."""
+    (_, first, wanted), *more = pairs
+    if any(theirs is not first for _, theirs, _ in more):
+        return [(None, theirs, view) for _, theirs, view in pairs]
+    if all(view == wanted for _, _, view in more):
+        return [(None, first, wanted)]
+    return list(pairs)
+
+
 def _second(
     member: Member,
     kinds: Kinds,
     theirs: LayerModel,
-    wanted: pb.TransformationParameter,
-    blob: str,
+    view: tuple[Transform, str],
+    phase: int | None,
 ) -> Placed:
     """The view outside the graph: a second data layer over the same records."""
     if not kinds.of(theirs).transforms:
@@ -192,7 +208,10 @@ def _second(
     message.CopyFrom(theirs.message)
     message.name = member.fresh(theirs.name, [theirs.name])
     del message.top[:]
+    wanted, blob = view
     message.top.append(blob)
     message.transform_param.CopyFrom(wanted)
+    if phase is not None:
+        message.include.add(phase=phase)
     message.transform_param.draws_of = theirs.message.transform_param.draws_of or theirs.name
     return Placed(message, theirs.source)

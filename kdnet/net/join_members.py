@@ -82,6 +82,7 @@ def _read(
         fixed=fixed,
         data=data,
         layers=others,
+        start=layers[0].position,
         tops=tuple(unique(top for layer in others for top in layer.tops)),
     )
 

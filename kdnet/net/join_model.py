@@ -68,6 +68,7 @@ class Member:
         data: Its data layers, of all phases.
         layers: Its other layers, in order; those that nobody needs go.
         tops: The blobs that they make, before any went.
+        start: Where its net begins.
         logits: The blob of class scores, "" for none.
         blobs: Its blobs, as they stand at its end, by the names that they have in the joined net.
         scores: The joined name of its class scores as losses between logits read them.
@@ -86,6 +87,7 @@ class Member:
     data: list[LayerModel]
     layers: list[LayerModel]
     tops: tuple[str, ...]
+    start: Span | None = None
     logits: str = ""
     blobs: dict[str, str] = field(default_factory=dict)
     scores: str = ""
@@ -102,8 +104,7 @@ class Member:
 
     def span(self, *path: str | int) -> Span | None:
         """Where a field of its description stands, or else where its net begins."""
-        found = self.at.span(path)
-        return found or (self.data + self.layers)[0].position
+        return self.at.span(path) or self.start
 
     def joined_blob(self, name: str) -> str | None:
         """The joined name of a blob that is called by its own or by its joined name."""

@@ -28,7 +28,7 @@ from kdnet.net import (
 )
 from kdnet.net.flow import last_makers
 from kdnet.net.join import Joined, join
-from kdnet.net.join_model import STUDENT, Kinds, LayerKind, Member
+from kdnet.net.join_model import STUDENT, Kinds, LayerKind, Member, model_of
 from kdnet.net.solver import NET_FIELDS
 from kdnet.schema import Located, read_prototxt
 from kdnet.schema import kdnet_pb2 as pb
@@ -153,8 +153,18 @@ def _resolved(joined: Joined, phase: int) -> NetModel:
 
 
 def _check_wiring(joined: Joined) -> None:
-    for phase in (pb.TRAIN, pb.TEST):
-        _resolved(joined, phase)
+    """Both phases must hold together; a net without data for its tests is only trained."""
+    _resolved(joined, pb.TRAIN)
+    data = [one for one in joined.layers if KINDS.of(model_of(one.message, one.source)).data]
+    if any(_in_test(one.message) for one in data):
+        _resolved(joined, pb.TEST)
+
+
+def _in_test(message: pb.LayerParameter) -> bool:
+    state = NetState(pb.TEST)
+    if message.include:
+        return any(map(state.meets, message.include))
+    return not any(map(state.meets, message.exclude))
 
 
 def _shapes(joined: Joined, without: Collection[str]) -> dict[str, Shape]:

@@ -152,7 +152,9 @@ def find_solver(options: TrainOptions) -> tuple[SolverModel, str | None, str]:
         if options.solver:
             text = f'"{options.path}" is a solver already; --solver names another'
             fail(UsageError, "two-solvers", text)
-        return load_solver(options.path), None, ""
+        solver = load_solver(options.path)
+        named = find_path(solver.message.net, solver.path)
+        return solver, named if is_join(named) else None, ""
     if options.solver:
         if not is_solver(options.solver):
             text = f'--solver names "{options.solver}", which is no solver'
