@@ -261,3 +261,55 @@ def test_a_teacher_in_train_phase_keeps_its_rules(tmp_path):
     found = [one.message for one in net.layers if one.message.name == "teacher/noise"]
     assert [one.include[0].phase for one in found] == [pb.TRAIN, pb.TEST]
     assert not any(one.HasField("phase") for one in found)
+
+
+def test_every_layer_with_weights_can_be_frozen(tmp_path):
+    """Whatever shape a layer wants, the weights that would train are counted."""
+    text = DATA + "".join(
+        f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{name}" {more} }}'
+        for name, kind, bottom, more in [
+            ("conv", "Convolution", "data", "convolution_param { num_output: 4 kernel_size: 3 }"),
+            ("scale", "Scale", "conv", "scale_param { bias_term: true }"),
+            ("bias", "Bias", "scale", ""),
+            ("bn", "BatchNorm", "bias", ""),
+            ("tall", "Scale", "bn", "scale_param { axis: 0 num_axes: 2 }"),
+        ]
+    )
+    teacher = text + fc("fc", "tall") + LOSS % "fc"
+    found = layers(pair(tmp_path, teacher, PLAIN))
+    counts = {name: len(one.param) for name, one in found.items() if one.param}
+    wanted = {"conv": 2, "scale": 2, "bias": 1, "bn": 3, "tall": 1, "fc": 2}
+    assert counts == {f"teacher/{name}": count for name, count in wanted.items()}
+
+
+def test_a_loss_that_reads_no_teacher_is_a_student_s_own(tmp_path):
+    text = (
+        'student { net: "p.prototxt" } loss { type: "TeacherFreeKnowledgeDistillation" weight: 1 }'
+    )
+    found = layers(joined(tmp_path, text, p=PLAIN))
+    assert list(found["ts_loss"].bottom) == ["fc", "label"]
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    student = DATA + fc("ts_loss") + LOSS % "ts_loss"
+    found = layers(pair(tmp_path, PLAIN, student))
+    assert list(found["ts_loss_2"].bottom) == ["ts_loss", "teacher/fc"]
+
+
+def test_a_student_may_teach_itself(tmp_path):
+    student = DATA + fc("shallow") + fc("deep", "shallow") + LOSS % "deep"
+    loss = 'loss { type: "TeacherStudentCrossEntropy" student: "shallow" teacher: "deep" }'
+    found = layers(joined(tmp_path, 'student { net: "s.prototxt" } ' + loss, s=student))
+    (name,) = [name for name in found if name.startswith("teacherstudent")]
+    assert list(found[name].bottom) == ["shallow", "deep"]
+
+
+def test_only_students_that_have_the_blob_are_matched(tmp_path):
+    other = PLAIN.replace('"fc"', '"gc"')
+    text = (
+        'teacher { net: "p.prototxt" } student { net: "p.prototxt" } student { net: "q.prototxt" }'
+    )
+    loss = ' loss { type: "EuclideanLoss" student: "gc" }'
+    found = layers(joined(tmp_path, text + loss, p=PLAIN, q=other))
+    assert list(found["student2/euclideanloss_loss"].bottom) == ["student2/gc", "teacher/fc"]
+    assert "student1/euclideanloss_loss" not in found

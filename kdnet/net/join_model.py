@@ -44,7 +44,7 @@ class LayerKind:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What whoever joins knows of layers: a layer's kind, and how many weights it has."""
+    """What whoever joins knows of layers: a layer's kind, and how many weights would train."""
 
     of: Callable[[LayerModel], LayerKind]
     weights: Callable[[LayerModel], int]

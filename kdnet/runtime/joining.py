@@ -60,15 +60,18 @@ def _kind(model: LayerModel) -> LayerKind:
 
 
 def _weights(model: LayerModel) -> int:
-    """How many weights a layer has, whatever the shapes of its bottoms; 0 where none will do."""
+    """How many weights of a layer would be trained, whatever the shapes of its bottoms."""
     layer = layer_class(model)(model, Trace())
     for shape in _ANY_SHAPES:
         g = Emitter()
         bottoms = [g.input(f"bottom{index}", shape) for index in range(len(model.bottoms))]
         try:
-            return len(layer.weights(*bottoms))
+            count = len(layer.weights(*bottoms))
         except (LayerError, IndexError):
             continue
+        params = [layer.param(index) for index in range(count)]
+        moving = [bool(param.lr_mult or param.decay_mult) for param in params]
+        return max((index for index, moves in enumerate(moving, start=1) if moves), default=0)
     return 0
 
 
