@@ -74,6 +74,8 @@ def join(
     wanted = wanted_losses(description, kinds)
     for member in members:
         find_logits(member, kinds)
+        if _mute(member, wanted):
+            member.logits = ""
     provider = choose_provider(description, members, kinds)
     label = label_of(provider, kinds)
     for member in members:
@@ -81,6 +83,13 @@ def join(
     check_clashes(members)
     losses = Losses(description, members, label, flat)
     return _assembled(losses, provider, wanted, kinds)
+
+
+def _mute(member: Member, wanted: Sequence[Wanted]) -> bool:
+    """Whether nothing reads a frozen net's class scores: they would be computed to be printed."""
+    asked = bool(member.entry.logits) or member.keeps("metrics") or member.keeps("losses")
+    heard = not wanted or any(not (loss.alone or loss.entry.teacher) for loss in wanted)
+    return member.frozen and not (asked or heard)
 
 
 def _used(member: Member, wanted: Sequence[Wanted]) -> list[str]:

@@ -71,7 +71,7 @@ def check_training(options: CheckOptions, log: CaffeLog) -> Findings:
                 setting = Setting(device, sources, scheduled, plan.seed, options.batches)
                 sample = _sample(plan, probe, setting)
         except (DataError, WeightsError) as error:
-            if isinstance(error, WeightsError) and plan.weight_files:
+            if isinstance(error, WeightsError) and (plan.weight_files or plan.joined_weights):
                 raise
             findings.unseen = error.diagnostics[0].message
     findings.items = sample.items if sample else 0
@@ -82,7 +82,7 @@ def check_training(options: CheckOptions, log: CaffeLog) -> Findings:
 
 def _sample(plan: Plan, probe: Probe, setting: Setting) -> Sample:
     program, slots = probe.program()
-    files = [read_weights(path) for path in plan.weight_files]
+    files = [*plan.renamed_weights(), *(read_weights(path) for path in plan.weight_files)]
     allow = plan.options.allow_unloaded
     values, _ = initial_values(slots, files, seed=plan.seed, allow_unloaded=allow)
     return take_sample(probe, program, values, setting)

@@ -17,19 +17,24 @@ RATIO = 10.0
 def unbalanced_losses(subject: Subject) -> Iterator[Diagnostic]:
     """Two losses whose gradients, on the weights that both move, differ by more than 10 times.
 
-    Norms are root mean squares over the sampled batches, at each loss's own weight.
+    Norms are root mean squares over the sampled batches, at each loss's own weight. One that a
+    schedule starts at 0 has not begun to pull.
     """
     if subject.sample is None:
         return
-    probe, layers = subject.probe, {}
+    probe, layers, moved = subject.probe, {}, set()
     for loss in probe.forward.losses:
         for top in loss.layer.tops or (loss.layer.name,):
             layers[top] = loss.layer
+            if loss.scheduled is not None:
+                moved.add(top)
     for one, other in combinations(probe.reached, 2):
         norms = _norms(subject, one, other)
         if norms is None or min(norms) * RATIO >= max(norms):
             continue
         weak, strong = (one, other) if norms[0] < norms[1] else (other, one)
+        if min(norms) == 0 and weak in moved:
+            continue
         low, high = sorted(norms)
         times = f"{high / low:.3g} times" if low else "infinitely"
         text = (

@@ -22,8 +22,7 @@ def sigmoid_over_softmax(subject: Subject) -> Iterator[Diagnostic]:
     """
     forward = subject.probe.forward
     for index, layer in enumerate(forward.net.layers):
-        roles = layer_class(layer).roles
-        if roles[:1] != ("binary logits",) or not _from_softmax(subject, index, 0):
+        if roles_of(layer)[:1] != ("binary logits",) or not _from_softmax(subject, index, 0):
             continue
         classes = forward.bottoms[index][0].shape[1]
         low = log(1 + exp(1)) - 1 + (classes - 1) * log(2)
@@ -45,11 +44,9 @@ def softmax_twice(subject: Subject) -> Iterator[Diagnostic]:
     """A loss that takes the softmax of its bottom itself, given probabilities."""
     forward = subject.probe.forward
     for index, layer in enumerate(forward.net.layers):
-        kind = layer_class(layer)
-        if not kind.is_loss or getattr(_params(subject, index), "teacher", None):
+        if not layer_class(layer).is_loss or getattr(params_of(layer), "teacher", None):
             continue
-        for bottom in range(len(layer.bottoms)):
-            role = kind.roles[min(bottom, len(kind.roles) - 1)] if kind.roles else ""
+        for bottom, role in enumerate(roles_of(layer)):
             taken = role in ("logits", "student logits", "teacher logits")
             if taken and _from_softmax(subject, index, bottom):
                 text = (
@@ -58,11 +55,6 @@ def softmax_twice(subject: Subject) -> Iterator[Diagnostic]:
                 )
                 span = layer.source.span(("bottom", bottom))
                 yield warning("softmax-twice", text, span, "give it the logits")
-
-
-def _params(subject: Subject, index: int) -> object:
-    layer = subject.probe.forward.net.layers[index]
-    return getattr(layer.message, layer_class(layer).params_field or "loss_param")
 
 
 def _from_softmax(subject: Subject, index: int, bottom: int) -> bool:

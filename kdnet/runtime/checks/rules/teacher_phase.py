@@ -40,8 +40,7 @@ def _teachers_own(forward: Forward) -> set[int]:
         kind = layer_class(layer)
         if not (kind.is_loss or kind.is_metric):
             continue
-        for bottom, maker in enumerate(reads[index]):
-            role = kind(layer, forward.trace).role(bottom)
+        for role, maker in zip(roles_of(layer), reads[index], strict=True):
             teaches = kind.is_loss and (role.startswith("teacher") or role == "target")
             if kind.is_loss or teaches:
                 (teaching if teaches else taught).update(_above(reads, maker))

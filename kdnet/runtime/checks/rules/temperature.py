@@ -20,8 +20,10 @@ def temperature_without_square(subject: Subject) -> Iterator[Diagnostic]:
             continue
         params = getattr(layer.message, kind.params_field or "loss_param")
         known = params.DESCRIPTOR.fields_by_name
-        temperature = float(params.temperature) if "temperature" in known else 1.0
-        loses = "scale_by_t2" in known and not params.scale_by_t2
+        # Of all types only this one can leave the square out; some have several temperatures.
+        square = "scale_by_t2" in known
+        temperature = float(params.temperature) if square else 1.0
+        loses = square and not params.scale_by_t2
         how = "set scale_by_t2: true"
         if not kind.roles or "logits" not in kind.roles[0] or "student" not in kind.roles[0]:
             temperature = _stock_temperature(subject, index)
