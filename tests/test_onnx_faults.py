@@ -64,6 +64,13 @@ TEXTS = {
         f"{FLAT} {{ [again] y = Scan <num_scan_inputs = 1, body = b (float[6] i) => (float[6] o) "
         "{ o = Neg (i) }> (x) }",
     ),
+    "nameless": (
+        "corrupt-model",
+        'nothing makes "m"',
+        14,
+        f"{FLAT} <float[6] s> {{ z, m, w = BatchNormalization <training_mode = 1> "
+        "(x, s, s, s, s) y = Add (z, m) }",
+    ),
     "nobody": (
         "corrupt-model",
         "it is no valid model: Nodes in a graph must be topologically sorted",

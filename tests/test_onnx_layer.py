@@ -137,8 +137,8 @@ def test_a_training_model_that_does_not_learn_uses_what_it_holds(given, tmp_path
 
 
 DROPPING = """(float[n, 6] x) => (float[n, 6] y, float[n, 6] z)
-  <float r = {0.25}, float none = {0}, bool on = {1}> {
-  a, m = Dropout (x, r, on) c = Cast <to = 1> (m) b = Dropout (x, none, on)
+  <float r = {0.5}, float none = {0}, bool on = {1}> {
+  a, m = Dropout (x, , on) c = Cast <to = 1> (m) b = Dropout (x, none, on)
   d = Dropout (x, r, on) y = Mul (a, c) z = Add (d, b) }"""
 
 
@@ -148,12 +148,42 @@ def test_a_training_model_drops_and_each_node_draws_for_itself(tmp_path):
     found = models.loaded(path, x, text="trainable: true", tops=2)
     noise = np.random.default_rng(5).random(24).astype(np.float32)
     outputs = models.run(found, {"noise/layer": noise})
-    first, second = (part.reshape(2, 6) > 0.25 for part in np.split(noise, 2))
+    first, second = (part.reshape(2, 6) > 0.5 for part in np.split(noise, 2))
     assert (first != second).any()
-    np.testing.assert_allclose(outputs["top0"], np.where(first, x / 0.75, 0), rtol=1e-6)
-    np.testing.assert_allclose(outputs["top1"], x + np.where(second, x / 0.75, 0), rtol=1e-6)
+    np.testing.assert_allclose(outputs["top0"], np.where(first, 2 * x, 0), rtol=1e-6)
+    np.testing.assert_allclose(outputs["top1"], x + np.where(second, 2 * x, 0), rtol=1e-6)
     still = models.tops(path, x, tops=2)
     np.testing.assert_allclose(still, [x, 2 * x])
+
+
+def test_a_node_that_drops_nothing_draws_nothing(tmp_path):
+    body = """(float[n, 6] x) => (float[n, 6] y) <float r = {0}, bool on = {1}> {
+      y = Dropout (x, r, on) }"""
+    path = models.written(tmp_path, opset(13, body))
+    [y] = models.tops(path, np.ones((2, 6)), text="trainable: true")
+    np.testing.assert_array_equal(y, 1)
+
+
+def test_a_ratio_that_is_computed_is_refused(tmp_path):
+    body = """(float[n, 6] x) => (float[n, 6] y) <bool on = {1}> {
+      r = ReduceMean <keepdims = 0> (x) y = Dropout (x, r, on) }"""
+    path = models.written(tmp_path, opset(13, body))
+    code, text = models.fault(path, text="trainable: true")
+    assert (code, "its ratio depends on the data" in text) == ("unsupported-model", True)
+
+
+def test_statistics_that_are_computed_are_not_kept(tmp_path):
+    body = """(float[n, 3, 2] x) => (float[n, 3, 2] y) <float[3] s, float[3] v> {
+      q = Abs (v) y, m, w = BatchNormalization <training_mode = 1> (x, s, s, s, q) }"""
+    path = models.written(tmp_path, opset(14, body))
+    x = np.random.default_rng(3).standard_normal((4, 3, 2))
+    found = models.loaded(path, x, text="trainable: true")
+    outputs = models.run(found)
+    assert "next1" not in outputs
+    scale = found.arrays["weight0"][:, np.newaxis]
+    centred = x - x.mean((0, 2), keepdims=True)
+    wanted = centred / np.sqrt(x.var((0, 2), keepdims=True) + 1e-5) * scale + scale
+    np.testing.assert_allclose(outputs["top0"], wanted, atol=1e-5)
 
 
 # ---- what models leave implicit ----

@@ -151,6 +151,32 @@ def test_what_has_no_gradient_is_said(op, shapes, attrs, text):
     assert fault.message == f"no gradient of {op} {text}, at {op}"
 
 
+@pytest.mark.parametrize("scale", [1.5, 2.2])
+def test_a_scale_that_makes_no_whole_number_of_places_is_taken_as_given(scale):
+    def build(g, given):
+        scales = g.constant([1, 1, scale], np.float32)
+        return {"y": g.op("Resize", given["x"], None, scales, mode="linear")}
+
+    x = np.random.default_rng(0).standard_normal((1, 2, 7))
+    check = Check(Program(build, {"x": x}, ("x",)))
+    check.finite_differences()
+    check.float32()
+
+
+def test_a_computed_scale_is_said():
+    g = Emitter()
+    x, scales = g.input("x", (2, 3)), g.input("scales", (2,), np.float32)
+    op = Op("Resize", "wide", (x, None, scales), (g.input("y", (2, 6)),), {}, "net:1:2")
+    with pytest.raises(GraphError, match=r"with computed scales, at wide \(net:1:2\)"):
+        registry.rule_of(op)(g, Call(op, (True, False, False)), op.output)
+
+
+def test_the_statistics_of_a_layer_normalization_have_no_gradient():
+    alone = program(OpCase("statistics", "LayerNormalization", [(2, 3), (3,)], outputs=3))
+    with pytest.raises(GraphError, match="no gradient of LayerNormalization by its statistics"):
+        Traced(alone).with_gradients(("x0",))
+
+
 def test_an_op_without_a_rule_is_said():
     with pytest.raises(GraphError) as caught:
         Traced(program(OpCase("no-rule", "Det", [(2, 2)]))).with_gradients(("x0",))

@@ -112,8 +112,6 @@ class ONNX(Layer):
         self, index: int, declared: Declared, bottom: Tensor, sizes: dict[str, int]
     ) -> None:
         wanted = declared.shape
-        if wanted is None:
-            return
         fits = len(wanted) == bottom.rank
         for place, (axis, size) in enumerate(zip(wanted, bottom.shape, strict=False)):
             known = sizes.setdefault(axis, size) if isinstance(axis, str) and axis else axis

@@ -126,10 +126,23 @@ MODELS = {
         (2, 6),
         f"{FLAT} <int64[0] a = {{}}> {{ y = ReduceMax <noop_with_empty_axes = 1> (x, a) }}",
     ),
+    "reshape-as-it-is": (
+        14,
+        (2, 6),
+        f"{FLAT} <int64[2] s = {{-1, 3}}> {{ y = Reshape <allowzero = 1> (x, s) }}",
+    ),
     "reshape-zero": (
         13,
         (2, 3, 6, 7),
         "(float[n, 3, 6, 7] x) => (float[a, b] y) <int64[2] s = {0, -1}> { y = Reshape (x, s) }",
+    ),
+    "sizes": (
+        15,
+        (2, 3, 6, 7),
+        "(float[n, 3, 6, 7] x) => (float[a, b] y) <int64[1] r = {-1}> { s = Shape "
+        "<start = 0, end = -2> (x) t = Shape <start = -2> (x) z = Size (x) p = ReduceProd "
+        "<keepdims = 0> (t) q = Div (z, p) u = Reshape (q, r) v = Concat <axis = 0> (u, r) "
+        "w = Concat <axis = 0> (s, r) h = Reshape (x, w) y = Reshape (h, v) }",
     ),
     "slice-9": (9, (2, 6), f"{FLAT} {{ y = Slice <starts = [1, 2], ends = [2, 9]> (x) }}"),
     "slice-no-axes": (
@@ -138,6 +151,12 @@ MODELS = {
         f"{FLAT} <int64[1] s = {{1}}, int64[1] e = {{2}}> {{ y = Slice (x, s, e) }}",
     ),
     "softmax-12": (12, (2, 3, 6, 7), f"{X} {{ y = Softmax (x) }}"),
+    "spots-of-a-constant": (
+        13,
+        (2, 6),
+        f"{FLAT} <int64[3] c = {{0, 2, 3}}> {{ n = NonZero (c) s = Squeeze (n) "
+        "y = Gather <axis = 1> (x, s) }",
+    ),
     "squeeze-12": (
         12,
         (2, 6),
@@ -147,6 +166,11 @@ MODELS = {
         13,
         (2, 6),
         f"{FLAT} <int64[1] k = {{3}}> {{ y, i = TopK (x, k) }}",
+    ),
+    "trailing": (
+        13,
+        (2, 6),
+        f"{FLAT} <float low = {{0}}> {{ c, d = Split (x) y = Clip (c, low, ) }}",
     ),
     "upsample-9": (
         9,

@@ -198,5 +198,12 @@ REFUSED = [
     ("GatherND", [(2, 2, 3), [[1], [0]]], {"batch_dims": 1}, "with batch_dims"),
     ("Pad", [(2, 3), [0, -1, 0, 1]], {}, "that cuts"),
     ("ScatterElements", [(2, 3), [[0, 1, 1]], (1, 3)], {"reduction": "mul"}, "with reduction mul"),
+    ("Pad", [(2, 3), [0, 1], None, [1]], {}, "with axes: give the pads of every axis"),
     ("Resize", [(1, 1, 2, 2), None, None, [1, 1, 4, 4]], {"antialias": 1}, "with antialias"),
+    (
+        "Resize",
+        [(1, 1, 2, 2), None, None, [1, 1, 4, 4]],
+        {COORDINATES: "tf_half_pixel_for_nn"},
+        "with coordinate_transformation_mode tf_half_pixel_for_nn",
+    ),
 ]

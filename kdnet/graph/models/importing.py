@@ -72,7 +72,7 @@ def _imported(g: Emitter, model: Model, given: Mapping[str, Tensor], setting: _S
 
 def _single(model: Model, given: Mapping[str, Tensor]) -> int:
     """The number of items where the model's inputs are declared for one, else 0."""
-    sizes = {given[one.name].shape[:1] for one in model.inputs if (one.shape or ())[:1] == (1,)}
+    sizes = {given[one.name].shape[:1] for one in model.inputs if one.shape[:1] == (1,)}
     [size] = sizes if len(sizes) == 1 else {(0,)}
     return size[0] if size and size[0] > 1 else 0
 
@@ -85,7 +85,7 @@ def _check_items(g: Emitter, model: Model, given: Mapping[str, Tensor], run: _Im
     """
     batch = run.setting.batch
     scratch = Emitter(g.float_dtype, g.provider)
-    items = {one.name for one in model.inputs if (one.shape or ())[:1] == (1,)}
+    items = {one.name for one in model.inputs if one.shape[:1] == (1,)}
     alone = dict(given)
     for name in items:
         alone[name] = scratch.input(name, (1, *given[name].shape[1:]), given[name].dtype)
@@ -94,9 +94,10 @@ def _check_items(g: Emitter, model: Model, given: Mapping[str, Tensor], run: _Im
         if not items.intersection(node.input):
             continue
         for name in filter(None, node.output):
-            made, shape = run.known.get(name), single.known[name].shape
-            if made is None or made.value is not None:
+            made, one = run.known.get(name), single.known.get(name)
+            if made is None or one is None or made.value is not None:
                 continue
+            shape = one.shape
             if shape[:1] != (1,) or made.shape != (batch, *shape[1:]):
                 text = (
                     f'the model was made for one item, and "{name}" of shape {shape} becomes '

@@ -35,7 +35,7 @@ class Declared:
 
     name: str
     dtype: np.dtype[Any]
-    shape: tuple[int | str, ...] | None
+    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,6 @@ def _declared(value: onnx.ValueInfoProto) -> Declared:
         text = f'input "{value.name}" is not an array of numbers that kdnet has'
         fail(GraphError, "unsupported-model", text)
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    if not kind.HasField("shape"):
-        return Declared(value.name, dtype, None)
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in kind.shape.dim]
     return Declared(value.name, dtype, tuple(dims))
 
@@ -273,9 +271,5 @@ def _typed(proto: onnx.ModelProto, wanted: Sequence[str]) -> onnx.ModelProto:
     inferred = onnx.shape_inference.infer_shapes(proto).graph
     types = {value.name: value for value in [*inferred.value_info, *inferred.output]}
     del proto.graph.output[:]
-    proto.graph.output.extend(types.get(name) or _float(name) for name in wanted)
+    proto.graph.output.extend(types.get(name, onnx.ValueInfoProto(name=name)) for name in wanted)
     return proto
-
-
-def _float(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
