@@ -200,3 +200,20 @@ def test_weight_files_must_be_there(tmp_path: Path) -> None:
     ended = run("join", "--description", tmp_path / "join.prototxt", "-o", tmp_path / "o.prototxt")
     assert (ended.code, "[missing-net-weights]" in ended.err) == (1, True)
     assert not (tmp_path / "o.prototxt").exists()
+
+
+def test_a_layer_that_flags_asked_for_is_named_without_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair(tmp_path, PLAIN, PLAIN)
+    flags = ("--teacher", "t.prototxt", "--student", "s.prototxt", "--temperature", 0)
+    ended = run("join", *flags, "-o", "o.prototxt")
+    assert ended.faults.startswith('error: layer "ts_loss" (TeacherStudentCrossEntropy): temp')
+
+
+def test_a_net_must_be_named_and_have_layers(tmp_path: Path) -> None:
+    with pytest.raises(KdnetError, match="teacher: no net is named .missing-net."):
+        joined(tmp_path, 'teacher { } student { net: "s.prototxt" }', s=PLAIN)
+    (fault,) = refused(tmp_path, 'name: "Empty"', PLAIN)
+    assert fault.startswith("empty-net t.prototxt:1 ")

@@ -41,7 +41,7 @@ class Joined:
         """The net; each layer keeps its place in the file it comes from."""
         message = pb.NetParameter(name=self.name, layer=[one.message for one in self.layers])
         places = SourceMap.sequence([one.source for one in self.layers])
-        return Located(message, SourceMap(self.layers[0].source.span(()), {"layer": places}))
+        return Located(message, SourceMap(None, {"layer": places}))
 
 
 def join(
