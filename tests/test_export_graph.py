@@ -9,10 +9,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from kdnet.compile.branches import choose_heads, find_heads
 from kdnet.compile.deploy import Deploy, Preprocess, make_deploy, onnx_model
 from kdnet.compile.deploy_batch import free_batch
 from kdnet.compile.deploy_fold import fold
-from kdnet.compile.deploy_heads import choose_heads, find_heads
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter, Tensor

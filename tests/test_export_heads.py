@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kdnet.compile.branches import Branch, Label, choose_heads, find_heads
 from kdnet.compile.deploy import make_deploy
-from kdnet.compile.deploy_heads import Head, Label, choose_heads, find_heads
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter
@@ -31,7 +31,7 @@ def phases(text: str) -> tuple[Forward, Forward]:
     return test, train
 
 
-def heads_of(text: str) -> list[Head]:
+def heads_of(text: str) -> list[Branch]:
     return list(find_heads(*phases(text)))
 
 

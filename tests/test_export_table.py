@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_nets import JOINED, JOINED_NET, Ended, edit, ok, run, said
 
-from kdnet.compile.deploy_heads import Label
+from kdnet.compile.branches import Label
 from kdnet.runtime import export_measure
 from kdnet.runtime.export_measure import Latency
 from kdnet.runtime.export_table import Row, Table

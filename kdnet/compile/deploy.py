@@ -12,16 +12,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from kdnet.compile.branches import Branch
 from kdnet.compile.cost import Cost, cost_of
 from kdnet.compile.deploy_batch import FreeGraph, batched, free_batch
 from kdnet.compile.deploy_fold import fold
-from kdnet.compile.deploy_heads import Head, is_data
 from kdnet.compile.evaluation import Evaluation, compile_evaluation
 from kdnet.compile.forward import trace_forward
 from kdnet.compile.program import WeightSlot
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter, Op, Tensor, to_model
+from kdnet.layers import is_data
 from kdnet.net import NetModel, NetState, resolve_net
 from kdnet.net.extract import deploy_net, read_tops, renamed_net
 from kdnet.net.rename import Mapping
@@ -44,7 +45,7 @@ class Deploy:
     ``slots`` are the weights as the trained net calls them, ``own_slots`` as the deploy net does.
     """
 
-    head: Head
+    head: Branch
     trained: Evaluation
     net: NetModel
     inputs: ByName[str, Shape]
@@ -84,7 +85,7 @@ class Deploy:
 
 def make_deploy(
     test: NetModel,
-    head: Head,
+    head: Branch,
     *,
     input_shapes: ByName[str, Shape],
     mapping: Mapping | None = None,
@@ -125,7 +126,7 @@ def _all_slots(net: NetModel, shapes: ByName[str, Shape]) -> tuple[WeightSlot, .
     return weight_slots(forward.weights, frozenset(), frozenset())
 
 
-def _add_softmax(located: Located[pb.NetParameter], head: Head, blob: str) -> str:
+def _add_softmax(located: Located[pb.NetParameter], head: Branch, blob: str) -> str:
     layers = located.message.layer
     why = ""
     if layers[-1].type == "Softmax":

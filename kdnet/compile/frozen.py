@@ -21,7 +21,7 @@ from kdnet.compile.training import Training
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import Diagnostic, LayerError, Note, fail
 from kdnet.graph import Emitter, Tensor
-from kdnet.layers import DataLayer, layer_class
+from kdnet.layers import is_data, layer_class, roles_of
 from kdnet.net import LayerModel, NetModel, feeders
 from kdnet.schema import SourceMap
 from kdnet.schema import kdnet_pb2 as pb
@@ -143,14 +143,14 @@ def _unique_names(net: NetModel) -> NetModel:
 
     What a data layer makes and what a blob is at the end keep their name.
     """
-    fed = {top for layer in net.layers if _is_data(layer) for top in layer.tops}
+    fed = {top for layer in net.layers if is_data(layer) for top in layer.tops}
     last = {top: index for index, layer in enumerate(net.layers) for top in layer.tops}
     taken, current = set(last), dict[str, str]()
     layers = []
     for index, layer in enumerate(net.layers):
         bottoms = tuple(current[bottom] for bottom in layer.bottoms)
         for top in layer.tops:
-            keeps = _is_data(layer) or (last[top] == index and top not in fed)
+            keeps = is_data(layer) or (last[top] == index and top not in fed)
             current[top] = top if keeps else _free(f"{top}@{layer.name}", taken)
         tops = tuple(current[top] for top in layer.tops)
         layers.append(replace(layer, bottoms=bottoms, tops=tops))
@@ -162,10 +162,6 @@ def _free(name: str, taken: set[str]) -> str:
         name += "'"
     taken.add(name)
     return name
-
-
-def _is_data(layer: LayerModel) -> bool:
-    return issubclass(layer_class(layer), DataLayer)
 
 
 def _frontier(forward: Forward, stay: frozenset[str]) -> tuple[set[int], list[str]]:
@@ -217,7 +213,7 @@ def _batch(forward: Forward, index: int, made_by: tuple[tuple[int, ...], ...]) -
     net, waiting, seen = forward.net, [index], set[int]()
     while waiting:
         at = waiting.pop()
-        if _is_data(net.layers[at]):
+        if is_data(net.layers[at]):
             return forward.blobs[net.layers[at].tops[0]].shape[0]
         seen.add(at)
         waiting += [i for i in made_by[at] if i not in seen]
@@ -252,7 +248,7 @@ def one_source(net: NetModel, kept: Sequence[int], who: str) -> LayerModel:
     Raises:
         LayerError: frozen-two-sources.
     """
-    found = [net.layers[i] for i in kept if _is_data(net.layers[i])]
+    found = [net.layers[i] for i in kept if is_data(net.layers[i])]
     if len(found) == 1:
         return found[0]
     names = " and ".join(f'"{layer.name}"' for layer in found) or "no data layer"
@@ -267,8 +263,7 @@ def _described(net: NetModel, forward: Forward, cut: set[int], blob: str) -> Fro
     for index, layer in enumerate(net.layers):
         for place, bottom in enumerate(layer.bottoms):
             if bottom == blob and index not in cut:
-                roles = layer_class(layer).roles
-                readers.append(Reader(layer, roles[min(place, len(roles) - 1)] if roles else ""))
+                readers.append(Reader(layer, roles_of(layer)[place]))
     maker = net.layers[_maker(net, blob)]
     return Frontier(blob, forward.blobs[blob].shape, maker, tuple(readers))
 

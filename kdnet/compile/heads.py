@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kdnet.compile.forward import Forward
 from kdnet.compile.parts import Part, parts_of
 from kdnet.graph import Tensor
-from kdnet.layers import Layer, layer_class
+from kdnet.layers import class_axis, ignored_label, layer_class, params_of, roles_of
 from kdnet.net import LayerModel, feeders
 
 
@@ -60,39 +60,25 @@ class _Read:
     """A loss or metric with its bottoms as it reads them."""
 
     layer: LayerModel
-    kind: type[Layer]
     bottoms: Sequence[Tensor]
     parts: Sequence[Part]
 
     def first(self, *roles: str) -> int | None:
         """The first bottom that has one of the roles."""
-        found = (i for i in range(len(self.bottoms)) if self.role(i) in roles)
+        found = (i for i, role in enumerate(roles_of(self.layer)) if role in roles)
         return next(found, None)
 
-    def role(self, bottom: int) -> str:
-        roles = self.kind.roles
-        return roles[min(bottom, len(roles) - 1)]
-
     @property
-    def axis(self) -> int:
-        params = getattr(self.layer.message, self.kind.params_field, None)
-        return int(getattr(params, "axis", 1))
+    def teachers(self) -> list[int]:
+        """The bottoms of the teachers' class scores."""
+        return [i for i, role in enumerate(roles_of(self.layer)) if role == "teacher logits"]
 
     @property
     def gets_probabilities(self) -> bool:
         """Whether the layer's teachers answer with probabilities."""
-        params = getattr(self.layer.message, self.kind.params_field, None)
-        form: Any = getattr(params, "teacher", None)
+        params = params_of(self.layer)
+        form = getattr(params, "teacher", None)
         return form is not None and form == getattr(params, "PROBABILITIES", None)
-
-    @property
-    def ignore(self) -> int | None:
-        for field in (self.kind.params_field, "loss_param"):
-            message: Any = getattr(self.layer.message, field, None)
-            known = message is not None and "ignore_label" in message.DESCRIPTOR.fields_by_name
-            if known and message.HasField("ignore_label"):
-                return int(message.ignore_label)
-        return None
 
 
 def heads_of(forward: Forward, pairs: Sequence[Pair] = ()) -> tuple[Head, ...]:
@@ -120,7 +106,7 @@ def teaching_pairs(forward: Forward) -> tuple[Pair, ...]:
     for read in _reads(forward):
         student = read.first("student logits")
         if student is not None:
-            teachers = [i for i in range(len(read.bottoms)) if read.role(i) == "teacher logits"]
+            teachers = read.teachers
         else:
             student, teachers = _stock_pair(forward, read)
         for teacher in teachers:
@@ -134,7 +120,7 @@ def _stock_pair(forward: Forward, read: _Read) -> tuple[int, list[int]]:
     """Two softmaxes under one loss, the second frozen: distillation from stock layers."""
     through = [_scores(forward, bottom)[1] for bottom in read.bottoms[:2]]
     stock = len(through) == 2 and all(through) and read.parts[1] is Part.FROZEN
-    return 0, [1] if stock and read.kind.is_loss else []
+    return 0, [1] if stock and layer_class(read.layer).is_loss else []
 
 
 def _reads(forward: Forward) -> Iterator[_Read]:
@@ -142,9 +128,8 @@ def _reads(forward: Forward) -> Iterator[_Read]:
     for index, (layer, made_by) in enumerate(
         zip(forward.net.layers, feeders(forward.net), strict=True)
     ):
-        kind = layer_class(layer)
-        if kind.roles and index in forward.bottoms:
-            yield _Read(layer, kind, forward.bottoms[index], [parts[i] for i in made_by])
+        if any(roles_of(layer)) and index in forward.bottoms:
+            yield _Read(layer, forward.bottoms[index], [parts[i] for i in made_by])
 
 
 def _scores(forward: Forward, tensor: Tensor) -> tuple[str, bool]:
@@ -166,16 +151,17 @@ def _head(forward: Forward, read: _Read) -> Head | None:
     compared = read.first("label", "target")
     if predicted is None or compared is None:
         return None
-    role = read.role(predicted)
+    role = roles_of(read.layer)[predicted]
     kind = {"binary logits": "binary", "values": "values"}.get(role, "classes")
     if kind != "classes" and read.parts[compared] not in (Part.DATA, Part.FIXED):
         return None
     tensor, target = read.bottoms[predicted], read.bottoms[compared]
-    axis = read.axis % tensor.rank if tensor.rank else 0
+    axis = class_axis(read.layer) % tensor.rank if tensor.rank else 0
     name = _name(forward, tensor)
     if not name:
         return None
-    return Head(name, kind, tensor, target, axis, read.ignore, read.parts[predicted])
+    ignored = ignored_label(read.layer)
+    return Head(name, kind, tensor, target, axis, ignored, read.parts[predicted])
 
 
 def _join(forward: Forward, found: dict[Tensor, Head], pair: Pair) -> None:

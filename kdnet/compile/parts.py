@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from kdnet.compile.forward import Forward
-from kdnet.layers import DataLayer, layer_class
+from kdnet.layers import is_data
 from kdnet.net import feeders
 
 
@@ -34,7 +34,7 @@ def parts_of(forward: Forward) -> tuple[Part, ...]:
     for index, (layer, made_by) in enumerate(
         zip(forward.net.layers, feeders(forward.net), strict=True)
     ):
-        if issubclass(layer_class(layer), DataLayer):
+        if is_data(layer):
             found.append(Part.DATA)
             continue
         parts = [own.get(index, Part.FIXED), *(found[i] for i in made_by)]

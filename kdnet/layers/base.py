@@ -130,9 +130,15 @@ class Layer(ABC):
             return self.trace.scalar(g, self.model.name, name)
         return g.constant(getattr(self.params, name))
 
+    @classmethod
+    def roles_in(cls, count: int) -> tuple[str, ...]:
+        """What each of ``count`` bottoms is to a loss or a metric; "" for other layers."""
+        last = cls.roles[-1] if cls.roles else ""
+        return (*cls.roles, *[last] * count)[:count]
+
     def role(self, bottom: int) -> str:
         """What a bottom is to a loss or a metric; "" for other layers."""
-        return self.roles[min(bottom, len(self.roles) - 1)] if self.roles else ""
+        return self.roles_in(len(self.model.bottoms))[bottom]
 
     @property
     def label_bottom(self) -> int:

@@ -61,9 +61,10 @@ class KnowledgeReview(LossLayer):
 
     roles = ("student", "teacher")
 
-    def role(self, bottom: int) -> str:
+    @classmethod
+    def roles_in(cls, count: int) -> tuple[str, ...]:
         """The first half is the student's."""
-        return self.roles[bottom >= len(self.model.bottoms) // 2]
+        return tuple(cls.roles[bottom >= count // 2] for bottom in range(count))
 
     def check(self, *bottoms: Tensor) -> None:
         """Pairs of maps of as many items."""

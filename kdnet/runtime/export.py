@@ -12,9 +12,9 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from kdnet.compile.branches import Label
 from kdnet.compile.cost import Cost
 from kdnet.compile.deploy import Preprocess, blobs_of, onnx_model
-from kdnet.compile.deploy_heads import Label
 from kdnet.data import Feeder, Source
 from kdnet.errors import DataError, LayerError, RunError
 from kdnet.graph import save_model

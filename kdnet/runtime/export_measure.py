@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 
 from kdnet.compile import Program
+from kdnet.compile.branches import Label
 from kdnet.compile.deploy import Deploy, Preprocess
 from kdnet.compile.deploy_batch import batched
-from kdnet.compile.deploy_heads import Label
 from kdnet.compile.evaluation import compile_evaluation
 from kdnet.data import Feeder, Source
 from kdnet.errors import RunError, fail
@@ -69,12 +69,13 @@ class Exported:
 
 
 def trained_output(
-    program: Program, values: Mapping[str, Array], feeds: Mapping[str, Array]
+    program: Program, values: Mapping[str, Array], feeds: Mapping[str, Array], blob: str = ""
 ) -> Array:
-    """The one report of an evaluation program."""
+    """The report ``blob`` of an evaluation program, else its first."""
     engine = Engine(program, Device("cpu"), values)
     found = engine.run(StateBuffers(Device("cpu"), {}), feeds, keep=False)
-    return found[program.reports[0].output]
+    wanted = (report for report in program.reports if report.blob == blob)
+    return found[next(wanted, program.reports[0]).output]
 
 
 def check_export(
@@ -146,7 +147,7 @@ def _trained(
         return _softmax(scores, deploy.head.axis) if deploy.softmax else scores
     shapes = {name: array.shape for name, array in feeds.items()}
     evaluation = compile_evaluation(deploy.net, input_shapes=shapes)
-    return trained_output(evaluation.program, deploy.own_values(values), feeds)
+    return trained_output(evaluation.program, deploy.own_values(values), feeds, deploy.output)
 
 
 def _softmax(scores: Array, axis: int) -> Array:

@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from kdnet.compile.branches import Branch, choose_heads, find_heads
 from kdnet.compile.deploy import Deploy, make_deploy
-from kdnet.compile.deploy_heads import Head, choose_heads, find_heads
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import DataError, Diagnostic, KdnetError, LayerError, NetError, WeightsError
 from kdnet.graph import Emitter
@@ -129,7 +129,7 @@ def _trained(
 
 
 def _deploys(
-    options: ExportOptions, test: NetModel, heads: Sequence[Head], rules: Rules | None
+    options: ExportOptions, test: NetModel, heads: Sequence[Branch], rules: Rules | None
 ) -> list[Deploy]:
     deploys = [
         make_deploy(
@@ -182,7 +182,7 @@ def _student_values(
 def _teachers(
     options: ExportOptions,
     test: NetModel,
-    heads: Sequence[Head],
+    heads: Sequence[Branch],
     files: Sequence[WeightFile],
     log: CaffeLog,
 ) -> tuple[Part, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdnet.compile import Program
 from kdnet.data import Feeder, Source, open_source
 from kdnet.errors import DataError, fail
-from kdnet.layers import DataLayer, LabelCheck, layer_class
+from kdnet.layers import LabelCheck, is_data
 from kdnet.net import NetModel
 from kdnet.weights import philox
 
@@ -35,7 +35,7 @@ def open_sources(
     """
     found = []
     for model in net.layers:
-        if not issubclass(layer_class(model), DataLayer):
+        if not is_data(model):
             continue
         if model.type == "Input":
             text = f'layer "{model.name}": an Input layer has no data to run on'

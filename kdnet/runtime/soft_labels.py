@@ -22,7 +22,7 @@ from kdnet.data.packages import package
 from kdnet.data.steps import Advance, Start, ignore
 from kdnet.data.teacher_cache import StoredBlob, check_finite, check_space
 from kdnet.errors import DataError, UsageError, did_you_mean, fail
-from kdnet.layers import DataLayer, layer_class
+from kdnet.layers import is_data
 from kdnet.net import LayerModel, NetModel, NetState, needed, resolve_net
 from kdnet.runtime import log as places
 from kdnet.runtime.device import Device, choose_device
@@ -116,9 +116,9 @@ def _answering_net(options: AnswerOptions) -> NetModel:
         resolve_net(located.message, located.source, replace(state, phase=phase))
         for phase in phases
     ]
-    data = [replace(layer, phase=pb.TEST) for layer in nets[0].layers if _is_data(layer)]
+    data = [replace(layer, phase=pb.TEST) for layer in nets[0].layers if is_data(layer)]
     layers, known = list[LayerModel](), set[str]()
-    for layer in (*data, *(layer for layer in nets[1].layers if not _is_data(layer))):
+    for layer in (*data, *(layer for layer in nets[1].layers if not is_data(layer))):
         if known.issuperset(layer.bottoms):
             layers.append(layer)
             known.update(layer.tops)
@@ -129,10 +129,6 @@ def _answering_net(options: AnswerOptions) -> NetModel:
     kept = needed(net, [options.blob])
     one_source(net, kept, f'blob "{options.blob}"')
     return replace(net, layers=tuple(layers[i] for i in kept))
-
-
-def _is_data(layer: LayerModel) -> bool:
-    return issubclass(layer_class(layer), DataLayer)
 
 
 def _engine(options: AnswerOptions, program: Evaluation, device: Device, log: CaffeLog) -> Engine:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from kdnet.compile import Forward
 from kdnet.compile.parts import Part, parts_of
 from kdnet.errors import UsageError, did_you_mean, fail
-from kdnet.layers import layer_class
+from kdnet.layers import layer_class, roles_of
 from kdnet.net import LayerModel, NetModel, feeders
 from kdnet.net.solver import NET_FIELDS
 from kdnet.runtime.sweep_fields import Edit, find_field, layer_value, solver_value
@@ -76,8 +76,7 @@ def is_loss(layer: LayerModel) -> bool:
 
 
 def _names_teacher(layer: LayerModel) -> bool:
-    roles = layer_class(layer).roles[: len(layer.bottoms)]
-    return any(role.startswith("teacher") for role in roles)
+    return any(role.startswith("teacher") for role in roles_of(layer))
 
 
 def resolve_axis(variable: Variable, nets: Sequence[NetModel], losses: Losses) -> Axis:

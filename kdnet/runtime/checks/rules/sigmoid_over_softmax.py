@@ -7,7 +7,7 @@ from math import exp, log
 
 from kdnet.errors import Diagnostic
 from kdnet.graph import Tensor
-from kdnet.layers import layer_class
+from kdnet.layers import layer_class, params_of, roles_of
 from kdnet.runtime.checks.registry import Subject, rule, warning
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kdnet.compile.forward import Forward
 from kdnet.errors import Diagnostic
-from kdnet.layers import layer_class
+from kdnet.layers import layer_class, roles_of
 from kdnet.net import feeders
 from kdnet.runtime.checks.registry import Subject, rule, warning
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kdnet.errors import Diagnostic
 from kdnet.graph import Op, Tensor
-from kdnet.layers import layer_class
+from kdnet.layers import layer_class, params_of, roles_of
 from kdnet.runtime.checks.registry import Subject, rule, warning
 
 
@@ -15,17 +15,15 @@ def temperature_without_square(subject: Subject) -> Iterator[Diagnostic]:
     """A softened loss without T²: its gradient shrinks by T² (Hinton et al. 2015, section 2)."""
     forward = subject.probe.forward
     for index, layer in enumerate(forward.net.layers):
-        kind = layer_class(layer)
-        if not kind.is_loss:
+        if not layer_class(layer).is_loss:
             continue
-        params = getattr(layer.message, kind.params_field or "loss_param")
-        known = params.DESCRIPTOR.fields_by_name
-        # Of all types only this one can leave the square out; some have several temperatures.
-        square = "scale_by_t2" in known
-        temperature = float(params.temperature) if square else 1.0
-        loses = square and not params.scale_by_t2
+        params = params_of(layer)
+        # Only a type that can leave the square out has one temperature; others have several.
+        square = getattr(params, "scale_by_t2", None)
+        temperature = 1.0 if square is None else float(params.temperature)
+        loses = square is False
         how = "set scale_by_t2: true"
-        if not kind.roles or "logits" not in kind.roles[0] or "student" not in kind.roles[0]:
+        if roles_of(layer)[:1] != ("student logits",):
             temperature = _stock_temperature(subject, index)
             loses = abs(_weight(subject, index)) <= 1
             how = f"multiply its loss_weight by {temperature**2:g}"

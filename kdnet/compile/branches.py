@@ -1,14 +1,20 @@
-"""The heads of a net: the blobs that a student or a teacher is used for."""
+"""The branches of a net: each the blob that a student or a teacher is used for, and its layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kdnet.compile.forward import Forward
 from kdnet.errors import Diagnostic, NetError, Note, Span, UsageError, did_you_mean
-from kdnet.layers import DataLayer, layer_class
+from kdnet.layers import (
+    class_axis,
+    ignored_label,
+    is_data,
+    layer_class,
+    params_of,
+    roles_of,
+)
 from kdnet.net import LayerModel, NetModel, feeders, last_makers
 from kdnet.net.extract import cut_net, upstream
 
@@ -28,7 +34,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Head:
+class Branch:
     """A blob that losses and metrics take from a net, and the layers that make it.
 
     ``layers`` are indices in the TEST net, data layers among them; ``weighted`` the names of those
@@ -65,12 +71,7 @@ class _Reading:
     maker: int | None
 
 
-def is_data(layer: LayerModel) -> bool:
-    """Whether a layer's tops come from outside."""
-    return issubclass(layer_class(layer), DataLayer)
-
-
-def find_heads(test: Forward, train: Forward) -> tuple[Head, ...]:
+def find_heads(test: Forward, train: Forward) -> tuple[Branch, ...]:
     """Every head of a net, in the order in which the TEST net makes them.
 
     A classifier's scores count before features, values and targets that share weights with them;
@@ -98,7 +99,7 @@ def find_heads(test: Forward, train: Forward) -> tuple[Head, ...]:
     return tuple(head for head in heads if not _is_second(head, heads))
 
 
-def head_of_blob(test: Forward, train: Forward, blob: str) -> Head | None:
+def head_of_blob(test: Forward, train: Forward, blob: str) -> Branch | None:
     """The head of any blob of the TEST net, whoever reads it."""
     makers = last_makers(test.net)
     if blob not in makers or is_data(test.net.layers[makers[blob]]):
@@ -121,14 +122,15 @@ def _readings(net: NetModel, test: NetModel) -> Iterator[_Reading]:
         cls = layer_class(layer)
         if not (cls.is_loss or cls.is_metric) or not cls.roles:
             continue
-        for place, blob in enumerate(layer.bottoms):
-            role = cls.roles[min(place, len(cls.roles) - 1)]
+        for place, (blob, role) in enumerate(zip(layer.bottoms, roles_of(layer), strict=True)):
             maker_name = net.layers[reads[index][place]].name
             maker = known.get((maker_name, blob), makers.get(blob))
             yield _Reading(blob, role, layer, maker)
 
 
-def _head(test: Forward, train: Forward, blob: str, maker: int, read: Sequence[_Reading]) -> Head:
+def _head(
+    test: Forward, train: Forward, blob: str, maker: int, read: Sequence[_Reading]
+) -> Branch:
     layers = upstream(test.net, [maker])
     names = {test.net.layers[index].name for index in layers}
     weighted = names & {name for w in test.weights.values() for name, _ in w.users}
@@ -136,50 +138,37 @@ def _head(test: Forward, train: Forward, blob: str, maker: int, read: Sequence[_
     trained = names & {name for weight in moved for name, _ in weight.users}
     made = test.net.layers[maker]
     span = made.source.span(("top", made.tops.index(blob)))
-    return Head(
+    return Branch(
         blob,
         frozenset(reading.role for reading in read),
         layers,
         frozenset(weighted),
         bool(trained),
-        next(_axes(read), 1),
+        _axis(read),
         next(_labels(test.net, read), None),
         span,
     )
 
 
-def _axes(read: Iterable[_Reading]) -> Iterator[int]:
-    for reading in read:
-        params = _params(reading.layer)
-        if params is not None and hasattr(params, "axis"):
-            yield params.axis
-
-
-def _params(layer: LayerModel) -> Any:
-    name = layer_class(layer).params_field
-    return getattr(layer.message, name) if name else None
+def _axis(read: Iterable[_Reading]) -> int:
+    """The class axis, as the first reader with such a parameter states it."""
+    stating = (r.layer for r in read if hasattr(params_of(r.layer), "axis"))
+    return next((class_axis(layer) for layer in stating), 1)
 
 
 def _labels(test: NetModel, read: Iterable[_Reading]) -> Iterator[Label]:
     """The labels that a data layer of the TEST net feeds to readers of the head's logits."""
     tops = {top for layer in test.layers if is_data(layer) for top in layer.tops}
     for reading in read:
-        roles = layer_class(reading.layer).roles
+        roles = roles_of(reading.layer)
         if reading.role != "logits" or LABEL not in roles:
             continue
         blob = reading.layer.bottoms[roles.index(LABEL)]
         if blob in tops:
-            yield Label(blob, next(_axes([reading]), 1), _ignored(reading.layer))
+            yield Label(blob, class_axis(reading.layer), ignored_label(reading.layer))
 
 
-def _ignored(layer: LayerModel) -> int | None:
-    for params in (_params(layer), layer.message.loss_param):
-        if hasattr(params, "ignore_label") and params.HasField("ignore_label"):
-            return int(params.ignore_label)
-    return None
-
-
-def _is_second(head: Head, heads: Sequence[Head]) -> bool:
+def _is_second(head: Branch, heads: Sequence[Branch]) -> bool:
     """Whether another head stands for the same net."""
     maker = head.layers[-1]
     for other in heads:
@@ -197,8 +186,8 @@ def _is_second(head: Head, heads: Sequence[Head]) -> bool:
 
 
 def choose_heads(
-    heads: Sequence[Head], wanted: Sequence[str], test: Forward, train: Forward
-) -> list[Head]:
+    heads: Sequence[Branch], wanted: Sequence[str], test: Forward, train: Forward
+) -> list[Branch]:
     """The heads to export: the named ones, else those of all students.
 
     Raises:
@@ -218,7 +207,7 @@ def choose_heads(
     raise NetError(Diagnostic("no-student", text, test.net.source.span(()), notes, hint))
 
 
-def _named(name: str, heads: Sequence[Head], test: Forward, train: Forward) -> Head:
+def _named(name: str, heads: Sequence[Branch], test: Forward, train: Forward) -> Branch:
     known = next((head for head in heads if head.blob == name), None)
     found = known or head_of_blob(test, train, name)
     if found is not None and found.weighted:
