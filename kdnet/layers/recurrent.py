@@ -10,8 +10,6 @@ from abc import abstractmethod
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Layer, Weight, layer
 
@@ -127,7 +125,8 @@ class Recurrent(Layer):
         given = bottoms[len(bottoms) - self.exposed :]
         if given:
             return tuple(g.reshape(tensor, shape) for tensor in given)
-        return (g.constant(np.zeros(shape)),) * self.states
+        # Expanded, not a constant of this shape: so an exported net takes any number of streams.
+        return (g.expand(g.constant(0.0), shape),) * self.states
 
     @abstractmethod
     def step(
