@@ -49,21 +49,33 @@ class _Parts:
 def decode_blob(data: Buffer, start: int, stop: int) -> tuple[Array, str]:
     """The array of the BlobProto in ``data[start:stop]`` and the name of its stored type.
 
+    16-bit floats become float32, integers float64.
+
+    Raises:
+        WireError: as :func:`view_blob`.
+    """
+    values = view_blob(data, start, stop)
+    return as_float(values), values.dtype.name
+
+
+def view_blob(data: Buffer, start: int, stop: int) -> Array:
+    """The values of the BlobProto in ``data[start:stop]`` as stored, not copied where packed.
+
     Values come from ``raw_data``, else ``double_data``, else ``data``, the order in which Caffe
     and NVIDIA's fork look. The shape is (num, channels, height, width) when any of those legacy
-    fields is there, else ``shape``. 16-bit floats become float32, integers float64.
+    fields is there, else ``shape``.
 
     Raises:
         WireError: The bytes are damaged, or the shape and the number of values disagree.
     """
     parts = _read_parts(data, start, stop)
     shape = _shape(parts, start)
-    values, stored = _values(data, parts)
+    values = _values(data, parts)
     if values.size != prod(shape):
         raise WireError(
             start, f"shape {shape} takes {prod(shape)} values, but {values.size} are stored"
         )
-    return values.reshape(shape), stored
+    return values.reshape(shape)
 
 
 def as_float(values: Array) -> Array:
@@ -123,17 +135,14 @@ def _shape(parts: _Parts, at: int) -> tuple[int, ...]:
     return shape
 
 
-def _values(data: Buffer, parts: _Parts) -> tuple[Array, str]:
+def _values(data: Buffer, parts: _Parts) -> Array:
     if parts.raw is not None:
-        view = _raw_values(data, parts.raw, parts.raw_type)
-        return as_float(view), view.dtype.name
+        return _raw_values(data, parts.raw, parts.raw_type)
     number = 8 if 8 in parts.numbers else 5
-    dtype = _NUMBERS[number][0]
     chunks = parts.numbers.get(number, [])
     if len(chunks) == 1:
-        return as_float(chunks[0]), dtype.name
-    joined = np.concatenate([np.empty(0, dtype), *chunks])
-    return as_float(joined), dtype.name
+        return chunks[0]
+    return np.concatenate([np.empty(0, _NUMBERS[number][0]), *chunks])
 
 
 def _raw_values(data: Buffer, raw: Field, raw_type: int) -> Array:
