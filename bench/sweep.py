@@ -19,10 +19,10 @@ from timing import alternate
 
 from kdnet.runtime import CaffeLog, Device, Stepper, TrainOptions
 from kdnet.runtime.plan import make_plan
-from kdnet.runtime.sweep_grid import make_grid
-from kdnet.runtime.sweep_groups import groups_of
-from kdnet.runtime.sweep_students import compile_students
-from kdnet.runtime.sweep_values import read_variable
+from kdnet.runtime.sweep.grid import make_grid
+from kdnet.runtime.sweep.groups import groups_of
+from kdnet.runtime.sweep.students import compile_students
+from kdnet.runtime.sweep.values import read_variable
 
 BATCH, CLASSES = 100, 10
 TEACHER = (64, 64, 0, 128, 128, 0, 256, 256, 0)

@@ -15,7 +15,7 @@ from all_nets import ROOT
 from small_nets import DATA, JOINED, JOINED_NET, STUDENT, edit, ok, run, said
 
 from kdnet.graph import files
-from kdnet.runtime import export as export_module
+from kdnet.runtime.export import run as export_module
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_net
 from kdnet.weights import LayerBlobs, philox, read_weights, write_caffemodel

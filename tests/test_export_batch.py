@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kdnet.compile import deploy_batch
-from kdnet.compile.deploy_batch import BATCHES, free_batch
+from kdnet.compile.deploy import batch as deploy_batch
+from kdnet.compile.deploy.batch import BATCHES, free_batch
 from kdnet.compile.forward import Forward
 from kdnet.compile.weights import WeightTable
 from kdnet.errors import KdnetError

@@ -9,15 +9,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from kdnet.compile.branches import choose_heads, find_heads
-from kdnet.compile.deploy import Deploy, Preprocess, make_deploy, onnx_model
-from kdnet.compile.deploy_batch import free_batch
-from kdnet.compile.deploy_fold import fold
+from kdnet.compile.deploy.batch import free_batch
+from kdnet.compile.deploy.branches import choose_heads, find_heads
+from kdnet.compile.deploy.fold import fold
+from kdnet.compile.deploy.making import Deploy, Preprocess, make_deploy, onnx_model
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import NetState, resolve_net
-from kdnet.runtime.export_measure import trained_output
+from kdnet.runtime.export.measure import trained_output
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_text
 from kdnet.weights import philox

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdnet.compile.branches import Branch, Label, choose_heads, find_heads
-from kdnet.compile.deploy import make_deploy
+from kdnet.compile.deploy.branches import Branch, Label, choose_heads, find_heads
+from kdnet.compile.deploy.making import make_deploy
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter

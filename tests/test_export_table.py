@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from small_nets import JOINED, JOINED_NET, Ended, edit, ok, run, said
 
-from kdnet.compile.branches import Label
-from kdnet.runtime import export_measure
-from kdnet.runtime.export_measure import Latency
-from kdnet.runtime.export_table import Row, Table
+from kdnet.compile.deploy.branches import Label
+from kdnet.runtime.export import measure as export_measure
+from kdnet.runtime.export.measure import Latency
+from kdnet.runtime.export.table import Row, Table
 from kdnet.weights import LayerBlobs, philox, read_weights, write_caffemodel
 
 EXPORT = ("export", "joined.prototxt", "--device", "cpu", "--runs", "2")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from joining import IMAGES, LOSS, deploy, fc, layers, pair
 
-from kdnet.net.join_transforms import Affine, affine_between
+from kdnet.net.join.transforms import Affine, affine_between
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_text
 

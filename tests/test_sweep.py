@@ -15,10 +15,10 @@ from kdnet.compile.program import Program
 from kdnet.runtime import CaffeLog, TrainOptions
 from kdnet.runtime.device import Device
 from kdnet.runtime.plan import make_plan
-from kdnet.runtime.sweep_grid import Grid, make_grid
-from kdnet.runtime.sweep_groups import groups_of
-from kdnet.runtime.sweep_students import compile_students
-from kdnet.runtime.sweep_values import read_variable
+from kdnet.runtime.sweep.grid import Grid, make_grid
+from kdnet.runtime.sweep.groups import groups_of
+from kdnet.runtime.sweep.students import compile_students
+from kdnet.runtime.sweep.values import read_variable
 from kdnet.weights import read_weights
 
 SWEEP = ("sweep", "joined.prototxt", *WEIGHTS, "--device", "cpu", "--out", "out")

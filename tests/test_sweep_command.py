@@ -13,9 +13,10 @@ from small_nets import JOINED, LOG_LINE, WEIGHTS, edit, ok, run, said
 from test_sweep import LAMBDAS, SWEEP, grid_of, programs, rows, swept
 
 from kdnet.errors import Diagnostic, RunError
-from kdnet.runtime import sweep, sweep_loop
 from kdnet.runtime.device import Device
-from kdnet.runtime.sweep_groups import groups_of, students_at_once
+from kdnet.runtime.sweep import loop as sweep_loop
+from kdnet.runtime.sweep import run as sweep
+from kdnet.runtime.sweep.groups import groups_of, students_at_once
 
 
 def test_what_diverges_does_not_stop_the_others(joined: Path) -> None:
@@ -114,8 +115,8 @@ def test_one_student_that_does_not_fit_is_a_fault(monkeypatch: pytest.MonkeyPatc
 def test_memory_bounds_the_students_of_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     (group,) = groups_of(grid_of("lambda=0:1:0.1").settings)
     assert students_at_once(group, None, Device("cpu")) == 11
-    size = "kdnet.runtime.sweep_groups.student_bytes"
-    free = "kdnet.runtime.sweep_groups.available_bytes"
+    size = "kdnet.runtime.sweep.groups.student_bytes"
+    free = "kdnet.runtime.sweep.groups.available_bytes"
     monkeypatch.setattr(size, lambda _group: 2**30)
     for gigabytes, students in ((7, 3), (1, 1), (100, 11)):
         monkeypatch.setattr(free, lambda _device, size=gigabytes: size * 2**30)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from kdnet.errors import UsageError, fail
 
 if TYPE_CHECKING:
-    from kdnet.net.join import Joined
-    from kdnet.net.join_model import Member
+    from kdnet.net.join import Joined, Member
     from kdnet.schema import Located
     from kdnet.schema import kdnet_pb2 as pb
 
@@ -33,7 +32,7 @@ def write_join(
         KdnetError: the faults of joining and of writing.
         UsageError: output-is-input.
     """
-    from kdnet.net.join_text import joined_text
+    from kdnet.net.join import joined_text
     from kdnet.runtime.joining import join_checked, solver_of_student, weight_sources
 
     joined, unknown = join_checked(description, file)

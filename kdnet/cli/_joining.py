@@ -131,7 +131,7 @@ def _match(message: pb.JoinParameter, value: str) -> None:
 
 def _loss_param(loss: pb.JoinLossParameter, flag: str, value: str) -> None:
     from kdnet.layers import layer_class
-    from kdnet.net.join_model import model_of
+    from kdnet.net.join import model_of
     from kdnet.schema import SourceMap
     from kdnet.schema import kdnet_pb2 as pb
 

@@ -87,7 +87,7 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export; the table and the paths go to stdout."""
     from kdnet.runtime.export import export_net
-    from kdnet.runtime.export_plan import ExportOptions
+    from kdnet.runtime.export.plan import ExportOptions
     from kdnet.runtime.log import CaffeLog
 
     found = export_net(

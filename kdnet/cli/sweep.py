@@ -28,7 +28,7 @@ from kdnet.cli._arguments import (
 
 if TYPE_CHECKING:
     from kdnet.runtime.sweep import SweepOutcome
-    from kdnet.runtime.sweep_results import Summary
+    from kdnet.runtime.sweep.results import Summary
 
 NAME = "sweep"
 HELP = "train a grid of settings, as students side by side"

@@ -14,7 +14,16 @@ from kdnet.layers.base import ANY, Arity
 from kdnet.net import LayerModel, NetModel
 from kdnet.solvers import Schedule
 
-RESERVED = ("accumulated/", "history/", "next/", "noise/", "output/", "scalar/", "total/", "watched/")
+RESERVED = (
+    "accumulated/",
+    "history/",
+    "next/",
+    "noise/",
+    "output/",
+    "scalar/",
+    "total/",
+    "watched/",
+)
 
 
 @dataclass(frozen=True)

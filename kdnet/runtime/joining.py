@@ -27,8 +27,7 @@ from kdnet.net import (
     solver_beside,
 )
 from kdnet.net.flow import last_makers
-from kdnet.net.join import Joined, join
-from kdnet.net.join_model import STUDENT, Kinds, LayerKind, Member, model_of
+from kdnet.net.join import STUDENT, Joined, Kinds, LayerKind, Member, join, model_of
 from kdnet.net.solver import NET_FIELDS
 from kdnet.schema import Located, read_prototxt
 from kdnet.schema import kdnet_pb2 as pb

@@ -20,7 +20,7 @@ from kdnet.net import (
     test_nets_of,
     train_net_of,
 )
-from kdnet.net.join_model import Member
+from kdnet.net.join import Member
 from kdnet.runtime import log as places
 from kdnet.runtime.joining import (
     about,

@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdnet.compile.branches import Branch
 from kdnet.compile.cost import Cost, cost_of
-from kdnet.compile.deploy_batch import FreeGraph, batched, free_batch
-from kdnet.compile.deploy_fold import fold
+from kdnet.compile.deploy.batch import FreeGraph, batched, free_batch
+from kdnet.compile.deploy.branches import Branch
+from kdnet.compile.deploy.fold import fold
 from kdnet.compile.evaluation import Evaluation, compile_evaluation
 from kdnet.compile.forward import trace_forward
 from kdnet.compile.program import WeightSlot

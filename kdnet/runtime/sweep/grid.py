@@ -16,9 +16,9 @@ from kdnet.graph import Emitter, Op
 from kdnet.net import NetModel, SolverModel
 from kdnet.net.replicate import Multipliers
 from kdnet.runtime.plan import Plan
-from kdnet.runtime.sweep_axes import Axis, Change, losses_of, resolve_axis
-from kdnet.runtime.sweep_fields import Edit, apply, edited
-from kdnet.runtime.sweep_values import Variable
+from kdnet.runtime.sweep.axes import Axis, Change, losses_of, resolve_axis
+from kdnet.runtime.sweep.fields import Edit, apply, edited
+from kdnet.runtime.sweep.values import Variable
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
 from kdnet.solvers import learning_rate, schedules_of, transforms_of

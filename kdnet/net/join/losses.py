@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdnet.errors import NetError, did_you_mean, fail
-from kdnet.net.join_heads import require_logits
-from kdnet.net.join_model import (
+from kdnet.net.join.heads import require_logits
+from kdnet.net.join.model import (
     STUDENT,
     TEACHER,
     Kinds,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdnet import __version__
-from kdnet.compile.deploy import Deploy, Preprocess
+from kdnet.compile.deploy.making import Deploy, Preprocess
 from kdnet.data.located import blamed_on, existing
 from kdnet.data.mean import read_mean
 from kdnet.errors import UsageError, WeightsError, fail

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdnet.errors import Span, UsageError, fail
-from kdnet.runtime.sweep_grid import Setting
+from kdnet.runtime.sweep.grid import Setting
 from kdnet.weights import atomic_write
 
 SEED, ITERATION, KEY = "seed", "iteration", "key"

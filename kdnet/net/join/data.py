@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kdnet.errors import NetError, Note, fail
-from kdnet.net.join_model import PHASES, Kinds, Member, Placed, noted, unique
-from kdnet.net.join_transforms import Affine, affine_between, deploy_transform, viewed_as
+from kdnet.net.join.model import PHASES, Kinds, Member, Placed, noted, unique
+from kdnet.net.join.transforms import Affine, affine_between, deploy_transform, viewed_as
 from kdnet.net.model import LayerModel
 from kdnet.net.state import NetState
 from kdnet.schema import Located

@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from kdnet.compile.branches import Branch, choose_heads, find_heads
-from kdnet.compile.deploy import Deploy, make_deploy
+from kdnet.compile.deploy.branches import Branch, choose_heads, find_heads
+from kdnet.compile.deploy.making import Deploy, make_deploy
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.errors import DataError, Diagnostic, KdnetError, LayerError, NetError, WeightsError
 from kdnet.graph import Emitter

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdnet.net import NetModel, SolverModel
 from kdnet.net.replicate import Replica, SideBySide, downstream, side_by_side, with_multipliers
 from kdnet.runtime.device import Device
-from kdnet.runtime.sweep_grid import Setting
+from kdnet.runtime.sweep.grid import Setting
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.solvers import transforms_of
 

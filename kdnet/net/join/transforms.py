@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kdnet.errors import NetError, Note, fail
-from kdnet.net.join_model import Member
+from kdnet.net.join.model import Member
 from kdnet.net.model import LayerModel
 from kdnet.schema import kdnet_pb2 as pb
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from kdnet.errors import NetError, did_you_mean, fail
-from kdnet.net.join_model import Kinds, LayerKind, Member, listed
+from kdnet.net.join.model import Kinds, LayerKind, Member, listed
 from kdnet.net.model import LayerModel
 
 SCORES = ("logits", "probabilities", "binary logits")

@@ -22,7 +22,7 @@ from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.rate import checked_rate, scheduled_at
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.stepper import Stepper
-from kdnet.runtime.sweep_students import Students, scores_of
+from kdnet.runtime.sweep.students import Students, scores_of
 from kdnet.runtime.trainer import TestNet, evaluate
 
 Array = NDArray[Any]

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdnet.net.join import Joined
-from kdnet.net.join_model import Member, Placed
+from kdnet.net.join.build import Joined
+from kdnet.net.join.model import Member, Placed
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from kdnet.runtime.sweep_grid import Grid, Setting
-from kdnet.runtime.sweep_results import Results, summarise
-from kdnet.runtime.sweep_values import decimal_of
+from kdnet.runtime.sweep.grid import Grid, Setting
+from kdnet.runtime.sweep.results import Results, summarise
+from kdnet.runtime.sweep.values import decimal_of
 
 WIDTH, HEIGHT, MARGIN, GAP = 460, 320, 56, 24
 LEGEND_LINES = 24

@@ -12,23 +12,23 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from kdnet.compile.branches import Label
 from kdnet.compile.cost import Cost
-from kdnet.compile.deploy import Preprocess, blobs_of, onnx_model
+from kdnet.compile.deploy.branches import Label
+from kdnet.compile.deploy.making import Preprocess, blobs_of, onnx_model
 from kdnet.data import Feeder, Source
 from kdnet.errors import DataError, LayerError, RunError
 from kdnet.graph import save_model
 from kdnet.runtime import log as places
 from kdnet.runtime.device import Device, choose_device
-from kdnet.runtime.export_files import staged, stems
-from kdnet.runtime.export_input import (
+from kdnet.runtime.export.files import staged, stems
+from kdnet.runtime.export.input import (
     check_classes,
     heading,
     metadata,
     preprocessing,
     read_classes,
 )
-from kdnet.runtime.export_measure import (
+from kdnet.runtime.export.measure import (
     Contender,
     Exported,
     Latency,
@@ -36,8 +36,8 @@ from kdnet.runtime.export_measure import (
     measure_latency,
     score,
 )
-from kdnet.runtime.export_plan import ExportOptions, ExportPlan, Part, make_export_plan, warn
-from kdnet.runtime.export_table import Row, Table
+from kdnet.runtime.export.plan import ExportOptions, ExportPlan, Part, make_export_plan, warn
+from kdnet.runtime.export.table import Row, Table
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import check_net

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdnet.errors import NetError, fail
-from kdnet.net.join_losses import Losses
-from kdnet.net.join_model import Kinds, LayerKind, Member, Placed, submessages
+from kdnet.net.join.losses import Losses
+from kdnet.net.join.model import Kinds, LayerKind, Member, Placed, submessages
 from kdnet.net.model import LayerModel
 from kdnet.schema import kdnet_pb2 as pb
 

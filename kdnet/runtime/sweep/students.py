@@ -28,9 +28,9 @@ from kdnet.runtime.loading import initial_values
 from kdnet.runtime.plan import Plan
 from kdnet.runtime.setup import all_slots
 from kdnet.runtime.snapshots import layers_of
-from kdnet.runtime.sweep_axes import is_loss
-from kdnet.runtime.sweep_grid import Setting
-from kdnet.runtime.sweep_groups import Group, join
+from kdnet.runtime.sweep.axes import is_loss
+from kdnet.runtime.sweep.grid import Setting
+from kdnet.runtime.sweep.groups import Group, join
 from kdnet.schema import SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import Audit, WeightFile, write_caffemodel

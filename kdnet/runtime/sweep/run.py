@@ -25,12 +25,12 @@ from kdnet.runtime.plan import Plan, TrainOptions, make_plan
 from kdnet.runtime.setup import check_solver, choose_run_device, tell_ignored
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.snapshots import check_place
-from kdnet.runtime.sweep_axes import is_loss
-from kdnet.runtime.sweep_grid import Grid, Setting, make_grid, net_text
-from kdnet.runtime.sweep_groups import Group, groups_of, student_bytes, students_at_once
-from kdnet.runtime.sweep_loop import StudentTrainer
-from kdnet.runtime.sweep_plot import draw
-from kdnet.runtime.sweep_results import (
+from kdnet.runtime.sweep.axes import is_loss
+from kdnet.runtime.sweep.grid import Grid, Setting, make_grid, net_text
+from kdnet.runtime.sweep.groups import Group, groups_of, student_bytes, students_at_once
+from kdnet.runtime.sweep.loop import StudentTrainer
+from kdnet.runtime.sweep.plot import draw
+from kdnet.runtime.sweep.results import (
     Results,
     Summary,
     best_of,
@@ -39,8 +39,8 @@ from kdnet.runtime.sweep_results import (
     save_summary,
     summarise,
 )
-from kdnet.runtime.sweep_students import compile_students, is_score, save_student
-from kdnet.runtime.sweep_values import read_variable
+from kdnet.runtime.sweep.students import compile_students, is_score, save_student
+from kdnet.runtime.sweep.values import read_variable
 from kdnet.runtime.trainer import TestNet
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text

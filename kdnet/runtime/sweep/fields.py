@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 from kdnet.errors import SchemaError, UsageError, did_you_mean, fail
 from kdnet.layers import layer_class
 from kdnet.net import LayerModel
-from kdnet.runtime.sweep_values import FILE, Value
+from kdnet.runtime.sweep.values import FILE, Value
 from kdnet.schema import Path, field_names, read_text
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema.fields import Field, fields_of

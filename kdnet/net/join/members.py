@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdnet.errors import Diagnostic, Faults, NetError, Note, Span, UsageError, fail
-from kdnet.net.join_model import PHASES, STUDENT, TEACHER, Kinds, Member, model_of, unique
+from kdnet.net.join.model import PHASES, STUDENT, TEACHER, Kinds, Member, model_of, unique
 from kdnet.net.model import LayerModel
 from kdnet.net.rename import NAME_FIELD, Mapping, parse_rules
 from kdnet.net.solver import find_path

@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 
 from kdnet.compile import Program
-from kdnet.compile.branches import Label
-from kdnet.compile.deploy import Deploy, Preprocess
-from kdnet.compile.deploy_batch import batched
+from kdnet.compile.deploy.batch import batched
+from kdnet.compile.deploy.branches import Label
+from kdnet.compile.deploy.making import Deploy, Preprocess
 from kdnet.compile.evaluation import compile_evaluation
 from kdnet.data import Feeder, Source
 from kdnet.errors import RunError, fail

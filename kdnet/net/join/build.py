@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kdnet.errors import NetError, fail
-from kdnet.net.join_data import Wiring, choose_provider, label_of, provided, wire_data
-from kdnet.net.join_heads import find_logits, strip
-from kdnet.net.join_layers import Parts, added_loss, added_metrics, placed_parts, scale_losses
-from kdnet.net.join_losses import Losses, Wanted, add_losses, wanted_losses
-from kdnet.net.join_members import check_clashes, read_members
-from kdnet.net.join_model import TEACHER, Kinds, Member, Placed, noted, unique
+from kdnet.net.join.data import Wiring, choose_provider, label_of, provided, wire_data
+from kdnet.net.join.heads import find_logits, strip
+from kdnet.net.join.layers import Parts, added_loss, added_metrics, placed_parts, scale_losses
+from kdnet.net.join.losses import Losses, Wanted, add_losses, wanted_losses
+from kdnet.net.join.members import check_clashes, read_members
+from kdnet.net.join.model import TEACHER, Kinds, Member, Placed, noted, unique
 from kdnet.schema import Located, SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 

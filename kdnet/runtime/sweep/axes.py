@@ -12,8 +12,8 @@ from kdnet.errors import UsageError, did_you_mean, fail
 from kdnet.layers import layer_class, roles_of
 from kdnet.net import LayerModel, NetModel, feeders
 from kdnet.net.solver import NET_FIELDS
-from kdnet.runtime.sweep_fields import Edit, find_field, layer_value, solver_value
-from kdnet.runtime.sweep_values import Value, Variable, decimal_of, plain
+from kdnet.runtime.sweep.fields import Edit, find_field, layer_value, solver_value
+from kdnet.runtime.sweep.values import Value, Variable, decimal_of, plain
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema.fields import fields_of
 
@@ -87,7 +87,7 @@ def resolve_axis(variable: Variable, nets: Sequence[NetModel], losses: Losses) -
 
     Raises:
         UsageError: unknown-sweep-variable, no-teacher-loss, swept-solver-field, and what
-            :mod:`kdnet.runtime.sweep_fields` raises.
+            :mod:`kdnet.runtime.sweep.fields` raises.
     """
     layers = {layer.name: layer for net in reversed(nets) for layer in net.layers}
     owner = max(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from kdnet.runtime.export_measure import Latency
+from kdnet.runtime.export.measure import Latency
 
 HEADINGS = (
     "net",
