@@ -9,6 +9,7 @@ from kdnet.weights.model import LayerBlobs, WeightFile
 from kdnet.weights.random import philox
 from kdnet.weights.reading import read_weights, stream_weights
 from kdnet.weights.wire import WireError
+from kdnet.weights.writing import Written, format_names, write_weights
 
 __all__ = [
     "Audit",
@@ -17,6 +18,7 @@ __all__ = [
     "Target",
     "WeightFile",
     "WireError",
+    "Written",
     "assign",
     "atomic_write",
     "audit_weights",
@@ -25,9 +27,11 @@ __all__ = [
     "encode_blob",
     "fill",
     "filler_names",
+    "format_names",
     "is_random_filler",
     "philox",
     "read_weights",
     "stream_weights",
     "write_caffemodel",
+    "write_weights",
 ]

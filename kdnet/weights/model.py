@@ -15,14 +15,17 @@ class LayerBlobs:
     """The blobs of one layer, in Caffe's order (weight, bias, ...).
 
     ``type`` is the Caffe type ("Convolution"), empty where the file does not say it. Arrays are
-    float32 or float64 with the shape as stored: a legacy blob keeps its four axes. ``stored``
-    names each blob's type in the file, such as "float16"; it is empty for blobs made in code.
+    float32 or float64 with the shape as stored: a legacy blob keeps its four axes; a writer takes
+    float16 too. ``stored`` names each blob's type in the file, such as "float16"; it is empty for
+    blobs made in code. ``message`` has the other fields of the layer's LayerParameter in wire
+    form (bottoms, tops, convolution_param, ...), where the file has them.
     """
 
     name: str
     type: str
     blobs: tuple[Array, ...]
     stored: tuple[str, ...] = ()
+    message: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
-"""The weight formats that kdnet reads, each one file in :mod:`kdnet.weights.formats`."""
+"""The weight formats that kdnet knows, each one file in :mod:`kdnet.weights.formats`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from kdnet.weights.model import LayerBlobs
 
@@ -11,6 +12,8 @@ HEAD_BYTES = 4096
 
 Sniffer = Callable[[str, bytes], bool]
 Reader = Callable[[str], "Stream"]
+# Gets a new, empty file, the layers one at a time, and the net's name.
+Writer = Callable[[BinaryIO, Iterable[LayerBlobs], str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +26,39 @@ class Stream:
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """A format: its name, how it is known from a file's first bytes, and how it is read.
+    """A format: its name, how it is known from a file's first bytes, how it is read and written.
 
     ``sniff`` gets the path and the first :data:`HEAD_BYTES` bytes. A format without a signature
     of its own has no ``sniff`` and is tried when no other format and no foreign file is known.
+    ``write`` is None for a format that is only read; ``suffixes`` are the endings of file names
+    that ask for the format, and ``lost`` names what of a net's message it cannot carry.
     """
 
     name: str
     sniff: Sniffer | None
     read: Reader
+    write: Writer | None = None
+    suffixes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 _formats: dict[str, WeightFormat] = {}
 
 
-def weight_format(name: str, *, sniff: Sniffer | None) -> Callable[[Reader], Reader]:
+def weight_format(
+    name: str,
+    *,
+    sniff: Sniffer | None,
+    write: Writer | None = None,
+    suffixes: tuple[str, ...] = (),
+    lost: tuple[str, ...] = (),
+) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name``."""
 
     def register(read: Reader) -> Reader:
         if name in _formats:
             raise ValueError(f'weight format "{name}" is registered twice')
-        _formats[name] = WeightFormat(name, sniff, read)
+        _formats[name] = WeightFormat(name, sniff, read, write, suffixes, lost)
         return read
 
     return register

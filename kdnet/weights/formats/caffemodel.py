@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -39,6 +39,8 @@ _FIRST_FIELDS = frozenset(
     | {(number, VARINT) for number in (4, 5, 7)}
 )
 _V0_LAYER = 1
+# How NVIDIA's fork stores halves: BlobProto's raw_data_type and raw_data.
+_RAW_TYPE, _RAW_DATA, _RAW_HALF = 10, 12, 2
 
 
 class Numbers(NamedTuple):
@@ -56,7 +58,7 @@ class WireLayer(NamedTuple):
     """One layer of a file: where its message and its blobs lie; nothing is decoded yet.
 
     ``outer`` is the field of the net, ``inner`` the field whose payload has name and blobs: the
-    same one but for V0.
+    same one but for V0. ``others`` are the byte ranges of a V2 layer that are none of the rest.
     """
 
     generation: str
@@ -65,6 +67,7 @@ class WireLayer(NamedTuple):
     name: str
     type: str
     blobs: tuple[Field, ...]
+    others: tuple[tuple[int, int], ...] = ()
 
 
 def read_layer(data: Buffer, outer: Field) -> WireLayer:
@@ -80,18 +83,29 @@ def read_layer(data: Buffer, outer: Field) -> WireLayer:
             if found.number == _V0_LAYER and found.wire == LENGTH:
                 generation, inner = "V0", found
     numbers = NUMBERS[generation]
-    name = ""
-    kind: str | int = ""
-    blobs = []
-    for found in fields(data, inner.start, inner.stop):
-        if found.number == numbers.name and found.wire == LENGTH:
-            name = _text(data, found)
-        elif found.number == numbers.type:
-            kind = _text(data, found) if found.wire == LENGTH else found.value
-        elif found.number == numbers.blobs and found.wire == LENGTH:
-            blobs.append(found)
-    todays = str(kind) if generation == "V2" else _todays_type(generation, kind)
-    return WireLayer(generation, outer, inner, name, todays, tuple(blobs))
+    known: dict[int, list[Field]] = {number: [] for number in numbers}
+    others: list[tuple[int, int]] = []
+    for field in fields(data, inner.start, inner.stop):
+        if field.number not in known:
+            # One range a run of fields: damaged bytes may look like millions of them.
+            joined = bool(others) and others[-1][1] == field.at
+            start = others.pop()[0] if joined else field.at
+            others.append((start, field.stop))
+        elif field.wire == LENGTH or field.number == numbers.type:
+            known[field.number].append(field)
+    name = "".join(_text(data, field) for field in known[numbers.name][-1:])
+    kind = _type(data, generation, known[numbers.type][-1:])
+    blobs = tuple(known[numbers.blobs])
+    kept = tuple(others) if generation == "V2" else ()
+    return WireLayer(generation, outer, inner, name, kind, blobs, kept)
+
+
+def _type(data: Buffer, generation: str, found: Sequence[Field]) -> str:
+    """Today's name of the type that the layer's last field of it says."""
+    if not found:
+        return "" if generation == "V2" else _todays_type(generation, "")
+    kind = _text(data, found[0]) if found[0].wire == LENGTH else found[0].value
+    return str(kind) if generation == "V2" else _todays_type(generation, kind)
 
 
 def damaged(path: str, size_bytes: int, error: WireError, where: str) -> NoReturn:
@@ -105,17 +119,6 @@ def damaged(path: str, size_bytes: int, error: WireError, where: str) -> NoRetur
             help=("copy or download the file again",),
         )
     fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: {place}')
-
-
-@weight_format("caffemodel", sniff=None)
-def read_caffemodel(path: str) -> Stream:
-    """Read a binary NetParameter of any generation.
-
-    Raises:
-        WeightsError: as :func:`open_net`; a damaged layer is found when it is reached.
-    """
-    data, net_name, found = open_net(path)
-    return Stream(net_name, _decode(path, data, found))
 
 
 def open_net(path: str) -> tuple[Buffer, str, tuple[Field, ...]]:
@@ -169,6 +172,7 @@ def _decode(path: str, data: Buffer, found: Sequence[Field]) -> Iterator[LayerBl
             layer.type,
             tuple(values for values, _ in decoded),
             tuple(stored for _, stored in decoded),
+            b"".join(data[start:stop] for start, stop in layer.others),
         )
 
 
@@ -198,35 +202,53 @@ def _todays_type(generation: str, old: str | int) -> str:
 
 
 def write_caffemodel(
-    path: str | os.PathLike[str], layers: Sequence[LayerBlobs], *, net_name: str = ""
+    path: str | os.PathLike[str], layers: Iterable[LayerBlobs], *, net_name: str = ""
 ) -> None:
     """Write layers and their blobs as a binary NetParameter (V2), atomically.
 
     float32 blobs become packed ``data``, float64 blobs packed ``double_data``, each with a
-    BlobShape; the same layers always give the same bytes. Protobuf readers, Caffe's among them,
-    refuse messages of 2 GiB and more; kdnet reads them.
+    BlobShape; the same layers always give the same bytes. float16 blobs become ``raw_data`` as
+    NVIDIA's fork has it, which OpenCV reads too and Caffe itself does not. Protobuf readers,
+    Caffe's among them, refuse messages of 2 GiB and more; kdnet reads them.
 
     Raises:
         WeightsError: ``cannot-write``; the file that was there is still whole.
-        TypeError: A blob is neither float32 nor float64.
+        TypeError: A blob is not of 16, 32 or 64 bit floats.
     """
     with atomic_write(path) as file:
-        file.writelines(_encode_net(layers, net_name))
+        _write(file, layers, net_name)
 
 
 def encoded_bytes(layers: Sequence[LayerBlobs], *, net_name: str = "") -> int:
     """The size in bytes of what :func:`write_caffemodel` writes."""
-    return sum(map(len, _encode_net(layers, net_name)))
+    pieces = [piece for layer in layers for piece in _encode_layer(layer)]
+    return sum(map(len, _field(_NET_NAME, [net_name.encode()]) + pieces))
 
 
 Piece = bytes | memoryview
 
 
-def _encode_net(layers: Sequence[LayerBlobs], net_name: str) -> list[Piece]:
-    pieces = _field(_NET_NAME, [net_name.encode()])
+def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
+    file.writelines(_field(_NET_NAME, [net_name.encode()]))
     for layer in layers:
-        pieces += _encode_layer(layer)
-    return pieces
+        file.writelines(_encode_layer(layer))
+
+
+@weight_format(
+    "caffemodel",
+    sniff=None,
+    write=_write,
+    suffixes=(".caffemodel", ".bin"),
+    lost=("the fields of the net beside its name and layers",),
+)
+def read_caffemodel(path: str) -> Stream:
+    """Read a binary NetParameter of any generation.
+
+    Raises:
+        WeightsError: as :func:`open_net`; a damaged layer is found when it is reached.
+    """
+    data, net_name, found = open_net(path)
+    return Stream(net_name, _decode(path, data, found))
 
 
 def encode_blob(blob: Array) -> bytes:
@@ -235,26 +257,33 @@ def encode_blob(blob: Array) -> bytes:
 
 
 def _encode_layer(layer: LayerBlobs) -> list[Piece]:
+    """A layer's fields in the order of their numbers, as protobuf itself writes them."""
     numbers = NUMBERS["V2"]
     body: list[Piece] = _field(numbers.name, [layer.name.encode()])
     if layer.type:
         body += _field(numbers.type, [layer.type.encode()])
+    others = list(fields(layer.message, 0, len(layer.message)))
+    body += [layer.message[f.at : f.stop] for f in others if f.number < numbers.blobs]
     for blob in layer.blobs:
         body += _field(numbers.blobs, _encode_blob(blob))
+    body += [layer.message[f.at : f.stop] for f in others if f.number >= numbers.blobs]
     return _field(_V2_LAYERS, body)
 
 
 def _encode_blob(blob: Array) -> list[Piece]:
     """A BlobProto's fields in the order of their numbers, as protobuf itself writes them."""
-    if blob.dtype not in (np.float32, np.float64):
-        raise TypeError(f"a blob of {blob.dtype}: weight files hold float32 or float64")
+    if blob.dtype not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"a blob of {blob.dtype}: weight files hold float16, float32 or float64")
     dims = b"".join(write_varint(size) for size in blob.shape)
     shape = _field(7, _field(1, [dims])) if blob.ndim else []
     if not blob.size:
         return shape
     if blob.dtype == np.float32:
         return _field(5, [_little_endian(blob, "<f4")]) + shape
-    return shape + _field(8, [_little_endian(blob, "<f8")])
+    if blob.dtype == np.float64:
+        return shape + _field(8, [_little_endian(blob, "<f8")])
+    kind = write_tag(_RAW_TYPE, VARINT) + write_varint(_RAW_HALF)
+    return [*shape, kind, *_field(_RAW_DATA, [_little_endian(blob, "<f2")])]
 
 
 def _little_endian(blob: Array, dtype: str) -> memoryview:
