@@ -315,3 +315,25 @@ def test_flags_say_what_a_description_says(nets: Path) -> None:
     bodies = [text[text.index('name: "Both"') :] for text in texts]
     assert bodies[0] == bodies[1]
     assert 'bottom: "jp"' in bodies[0]
+
+
+def test_every_command_takes_a_description_for_its_net(nets: Path) -> None:
+    """With the teacher's weights, which the description names; a written net needs the flag."""
+    (nets / "pair.prototxt").write_text(PAIR)
+    ok("join", *FLAGS, *STUDENT, "-o", "out.prototxt")
+    ok("train", "pair.prototxt", "--device", "cpu")
+    (student,) = (nets / "runs").glob("*_iter_4.caffemodel")
+    given = ("--device", "cpu", "--iterations", 2, "--json")
+    both = f"out.teacher.caffemodel,{student}"
+    direct = ok("test", "pair.prototxt", "--weights", student, *given, "-").out
+    assert direct == ok("test", "out.prototxt", "--weights", both, *given, "-").out
+    assert '"agreement"' in direct
+    ok("check", "pair.prototxt", "--device", "cpu")
+    exported = ("--runs", 1, "--iterations", 1, "--device", "cpu")
+    ok("export", "pair.prototxt", "--weights", student, "-o", "one/net", *exported)
+    ok("export", "out.prototxt", "--weights", both, "-o", "two/net", *exported)
+    one, two = (nets / folder / "net.caffemodel" for folder in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    ok("data", "soft-labels", "pair.prototxt", "--blob", "teacher/ip", "-o", "answers.npz")
+    swept = ("--set", "lambda=0.5,0.9", "--max-iter", 1, "--device", "cpu", "--out", "swept")
+    ok("sweep", "pair.prototxt", *swept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdnet.compile import trace_forward
@@ -29,7 +29,7 @@ from kdnet.net import (
 from kdnet.net.flow import last_makers
 from kdnet.net.join import STUDENT, Joined, Kinds, LayerKind, Member, join, model_of
 from kdnet.net.solver import NET_FIELDS
-from kdnet.schema import Located, read_prototxt
+from kdnet.schema import Located, read_net, read_prototxt
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
 
@@ -257,3 +257,29 @@ def read_renamed(path: str, member: Member) -> WeightFile:
     names = member.mapping.resolve(list(dict.fromkeys(layer.name for layer in found.layers)))
     layers = tuple(replace(layer, name=names[layer.name]) for layer in found.layers)
     return replace(found, layers=layers)
+
+
+@dataclass(frozen=True)
+class NamedNet:
+    """A net by its path, and the weights that come with it: those that a join's description names.
+
+    ``files`` carry the joined net's names.
+    """
+
+    located: Located[pb.NetParameter]
+    files: tuple[WeightFile, ...] = ()
+
+
+def read_named(path: str) -> NamedNet:
+    """A net's own file, or the net that a join's description makes.
+
+    Raises:
+        SchemaError: neither can be read from it.
+        NetError: the faults of the join; missing-net-weights.
+        WeightsError: the faults of the files that a description names.
+    """
+    if not is_join(path):
+        return NamedNet(read_net(path))
+    joined = read_join(path)
+    files = (read_renamed(file, member) for file, member in weight_sources(joined, path))
+    return NamedNet(joined.net, tuple(files))

@@ -25,16 +25,17 @@ from kdnet.errors import DataError, UsageError, did_you_mean, fail
 from kdnet.layers import is_data
 from kdnet.net import LayerModel, NetModel, NetState, needed, resolve_net
 from kdnet.runtime import log as places
-from kdnet.runtime.device import Device, choose_device
+from kdnet.runtime.device import choose_device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
+from kdnet.runtime.joining import NamedNet, read_named
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.teacher_cache import checked_count
+from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema import read_net
 from kdnet.weights import atomic_write, read_weights
 
 Array = NDArray[Any]
@@ -86,11 +87,14 @@ def write_answers(options: AnswerOptions, log: CaffeLog, start: Start = ignore) 
         fail(UsageError, "answers-suffix", text, help=(f"end it with {', '.join(SUFFIXES)}",))
     device, why = choose_device(options.device)
     log.line(places.OWN, f"Device: {device} ({why})")
-    net = _answering_net(options)
+    check_net(options.path)
+    named = read_named(options.path)
+    net = _answering_net(options, named.located)
     shapes = options.input_shapes
     check_input_shapes(shapes, [net])
     program, _ = compile_blobs(net, (options.blob,), input_shapes=shapes, provider=device.kind)
-    engine = _engine(options, program, device, log)
+    values = _values(options, program, named, log)
+    engine = Engine(program.program, device, values)
     (base,) = open_sources(net, seed=0, shapes=shapes)
     try:
         hint = "take that out of transform_param"
@@ -105,10 +109,8 @@ def write_answers(options: AnswerOptions, log: CaffeLog, start: Start = ignore) 
     return Written(count, stored)
 
 
-def _answering_net(options: AnswerOptions) -> NetModel:
+def _answering_net(options: AnswerOptions, located: Located[pb.NetParameter]) -> NetModel:
     """What the blob needs of the TEST net, above the data layers of the phase asked for."""
-    check_net(options.path)
-    located = read_net(options.path)
     stated = NetState().merged(located.message.state)
     state = asked_for(stated, options.level, options.stages)
     phases = (pb.TRAIN if options.train else pb.TEST, pb.TEST)
@@ -131,14 +133,16 @@ def _answering_net(options: AnswerOptions) -> NetModel:
     return replace(net, layers=tuple(layers[i] for i in kept))
 
 
-def _engine(options: AnswerOptions, program: Evaluation, device: Device, log: CaffeLog) -> Engine:
-    files = [read_weights(path) for path in options.weights]
+def _values(
+    options: AnswerOptions, program: Evaluation, named: NamedNet, log: CaffeLog
+) -> dict[str, Array]:
+    files = [*named.files, *(read_weights(path) for path in options.weights)]
     values, audit = initial_values(
         program.weights, files, seed=0, allow_unloaded=options.allow_unloaded
     )
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
-    return Engine(program.program, device, values)
+    return values
 
 
 def _stored(options: AnswerOptions, program: Evaluation, base: Source) -> StoredBlob:

@@ -20,13 +20,14 @@ from kdnet.runtime import log as places
 from kdnet.runtime.device import choose_device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
+from kdnet.runtime.joining import read_named
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.scoring import Collector, HeadScore, score_head
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.trainer import TestNet, evaluation_batches
-from kdnet.schema import Located, read_net
+from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
 
@@ -78,11 +79,12 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     check_net(options.path)
     device, why = choose_device(options.device)
     log.line(places.OWN, f"Device: {device} ({why})")
-    located = read_net(options.path)
+    named = read_named(options.path)
+    located = named.located
     net = _resolved(located, pb.TEST, options)
     shapes = options.input_shapes
     check_input_shapes(shapes, [net])
-    files = [read_weights(path) for path in options.weights]
+    files = [*named.files, *(read_weights(path) for path in options.weights)]
     watched = _Watched(_pairs(located, options), files, log)
     evaluation = compile_evaluation(
         net, input_shapes=shapes, provider=device.kind, watching=watched

@@ -17,10 +17,11 @@ from kdnet.net import NetModel, NetState, resolve_net
 from kdnet.net.rename import Mapping as Rules
 from kdnet.net.rename import parse_rules
 from kdnet.runtime import log as places
+from kdnet.runtime.joining import read_named
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes
-from kdnet.schema import Located, read_net
+from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
 
@@ -92,7 +93,8 @@ def make_export_plan(options: ExportOptions, log: CaffeLog) -> ExportPlan:
         KdnetError: the first stage's faults. Those of a teacher are warnings.
     """
     rules = parse_rules(options.rename) if options.rename else None
-    located = read_net(options.path)
+    named = read_named(options.path)
+    located = named.located
     test = _resolved(located, pb.TEST, options)
     tested = trace_forward(test, Emitter(), options.input_shapes)
     train = _trained(located, tested, options, log)
@@ -102,8 +104,8 @@ def make_export_plan(options: ExportOptions, log: CaffeLog) -> ExportPlan:
     deploys = _deploys(options, test, chosen, rules)
     others = [head for head in heads if not head.trained and head not in chosen]
     paths = dict.fromkeys((*options.weights, *options.teacher_weights))
-    files = [read_weights(path) for path in paths]
-    own = [file for file in files if file.path in options.weights]
+    files = [*named.files, *(read_weights(path) for path in paths)]
+    own = [*named.files, *(file for file in files if file.path in options.weights)]
     students = tuple(
         Part(deploy, _student_values(deploy, own, options, log)) for deploy in deploys
     )

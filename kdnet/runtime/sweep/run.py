@@ -143,7 +143,7 @@ def _open(options: SweepOptions, log: CaffeLog, stop: StopRequest | None) -> _Sw
     tell_ignored(plan.solver, log)
     device, why = choose_run_device(options.train, plan.solver)
     log.line(places.OWN, f"Device: {device} ({why}); data and first seed: {plan.seed}")
-    files = [read_weights(path) for path in plan.weight_files]
+    files = [*plan.renamed_weights(), *(read_weights(path) for path in plan.weight_files)]
     digest = _digest(plan, files)
     grid = make_grid(plan, variables, options.seeds, provider=device.kind, digest=digest)
     known = reports_of(grid.settings[0])
