@@ -144,7 +144,7 @@ def run_unoptimised(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> dict
     )
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     feeds = {
-        name: np.ascontiguousarray(arrays[name], onnx.helper.tensor_dtype_to_np_dtype(kind))
+        name: np.asarray(arrays[name], onnx.helper.tensor_dtype_to_np_dtype(kind), order="C")
         for name, kind in kinds.items()
     }
     labels = [value.name for value in model.graph.output]

@@ -52,3 +52,14 @@ def argmax_along(x: Array, *, axis: int, top_k: int = 1, value: bool = False) ->
     flat = columns.reshape(-1, columns.shape[-1])
     found = argmax(flat, top_k=top_k, value=True)[:, int(value)]
     return np.moveaxis(found.reshape(*columns.shape[:-1], top_k), -1, axis)
+
+
+def embed(x: Array, w: Array, b: Array | None = None) -> Array:
+    found = np.stack([w[int(number)] for number in x.reshape(-1)]).reshape(*x.shape, -1)
+    return found if b is None else found + b
+
+
+def mvn(x: Array, *, across: bool = False, variance: bool = True, eps: float = 1e-9) -> Array:
+    axes = tuple(range(1 if across else 2, x.ndim))
+    centred = x - x.mean(axes, keepdims=True)
+    return centred / (x.std(axes, keepdims=True) + eps) if variance else centred

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import ANY, Layer, Weight, layer
@@ -48,8 +49,20 @@ class Convolution(Layer):
     Source: BVLC/caffe base_conv_layer, conv_layer.
     """
 
+    op_type: ClassVar[str] = "Conv"
+
     def check(self, x: Tensor, *others: Tensor) -> None:
         """The parameters fit each other and the bottoms, which are alike."""
+        self.check_channels(x, others)
+        geometry = self.geometry(x)
+        space = x.shape[geometry.axis + 1 :]
+        each = zip(space, geometry.kernel, geometry.pads, geometry.dilations, strict=True)
+        fits = all(size + 2 * pad >= step * (k - 1) + 1 for size, k, pad, step in each)
+        text = f"the kernel {geometry.kernel} does not fit into {space}, the space of {x.shape}"
+        self.require_shape(fits, bottom=0, say=text)
+
+    def check_channels(self, x: Tensor, others: tuple[Tensor, ...]) -> None:
+        """Bottoms and tops come in pairs, and the groups divide the channels."""
         self._check_alike(x, others)
         self.require(self.params.num_output > 0, at="num_output", say="must be positive")
         geometry = self.geometry(x)
@@ -60,11 +73,6 @@ class Convolution(Layer):
                 at="group",
                 say=f"{self.params.group} does not divide the {name}, {count}",
             )
-        space = x.shape[geometry.axis + 1 :]
-        each = zip(space, geometry.kernel, geometry.pads, geometry.dilations, strict=True)
-        fits = all(size + 2 * pad >= step * (k - 1) + 1 for size, k, pad, step in each)
-        text = f"the kernel {geometry.kernel} does not fit into {space}, the space of {x.shape}"
-        self.require_shape(fits, bottom=0, say=text)
 
     def _check_alike(self, x: Tensor, others: tuple[Tensor, ...]) -> None:
         bottoms, tops = self.model.bottoms, self.model.tops
@@ -130,7 +138,7 @@ class Convolution(Layer):
         return found
 
     def emit(self, g: Emitter, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """One Conv for each bottom."""
+        """One node for each bottom."""
         count = len(self.model.bottoms)
         return tuple(self._emit_one(g, x, inputs[count:]) for x in inputs[:count])
 
@@ -139,7 +147,7 @@ class Convolution(Layer):
         outer = x.shape[: geometry.axis]
         items = g.reshape(x, (prod(outer), *x.shape[geometry.axis :]))
         y = g.op(
-            "Conv",
+            self.op_type,
             items,
             *weights,
             strides=list(geometry.strides),

@@ -21,6 +21,7 @@ DEPTH = 4
 # What the numbers of a check count, and what to do about one that is too large.
 NUMBERED = {
     "label": ("classes", "num_output of the classifier must exceed the largest label"),
+    "index": ("rows", "input_dim must exceed the largest number"),
     "record": ("records", "num_records must be the number of records in the training data"),
 }
 
