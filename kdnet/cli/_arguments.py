@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import re
 
-from kdnet.errors import UsageError, fail
+from kdnet.net.input_shapes import input_shapes
 
-# An extent beyond int32 fits no blob.
-_DIGITS = re.compile("[0-9]{1,9}")
+__all__ = [
+    "add_device",
+    "add_state",
+    "add_weights",
+    "count",
+    "input_shapes",
+    "positive",
+    "seed",
+    "split",
+]
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -76,20 +83,3 @@ def positive(text: str) -> int:
 def split(values: list[str]) -> tuple[str, ...]:
     """Repeated and comma-separated values as one tuple."""
     return tuple(part for value in values for part in value.split(",") if part)
-
-
-def input_shapes(values: list[str]) -> dict[str, tuple[int, ...]]:
-    """``data=3x32x32`` as {"data": (3, 32, 32)}.
-
-    Raises:
-        UsageError: bad-input-shape.
-    """
-    found = {}
-    for value in values:
-        name, _, dims = value.partition("=")
-        parts = dims.lower().split("x")
-        if not name or not all(_DIGITS.fullmatch(part) and int(part) for part in parts):
-            text = f'"{value}" is not TOP=CxHxW'
-            fail(UsageError, "bad-input-shape", text, help=("for example data=3x32x32",))
-        found[name] = tuple(int(part) for part in parts)
-    return found
