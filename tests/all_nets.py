@@ -1,4 +1,7 @@
-"""Every net of ``nets/`` with its solver, small enough to step anywhere, on made-up data."""
+"""Every net and join of ``nets/`` with its solver, small enough to step anywhere, on made-up data.
+
+What lies in a folder ``distill`` describes a join; every other prototxt but the solvers is a net.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,57 @@ from typing import Any
 import numpy as np
 
 from kdnet.compile import Training, compile_training
-from kdnet.net import NetState, SolverModel, load_solver, resolve_net, solver_beside
+from kdnet.net import NetModel, NetState, SolverModel, load_solver, resolve_net, solver_beside
+from kdnet.runtime.joining import read_join, solver_of_join
+from kdnet.schema import Located, read_net
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema import read_net
 from kdnet.weights import fill, philox
 
 ROOT = Path(__file__).parent.parent
-NETS = sorted(
+FILES = sorted(
     path for path in (ROOT / "nets").rglob("*.prototxt") if not path.stem.endswith("_solver")
 )
-IDS = [path.relative_to(ROOT / "nets").with_suffix("").as_posix() for path in NETS]
+NETS = [path for path in FILES if path.parent.name != "distill"]
+JOINS = [path for path in FILES if path.parent.name == "distill"]
+
+
+def id_of(net: Path) -> str:
+    return net.relative_to(ROOT / "nets").with_suffix("").as_posix()
+
+
+IDS = [id_of(net) for net in NETS]
 XAVIER = pb.FillerParameter(type="msra")
 
 
+def read(net: Path) -> Located[pb.NetParameter]:
+    """A net, or what a description joins."""
+    return read_join(str(net)).net if net in JOINS else read_net(str(net))
+
+
 def solver_of(net: Path) -> SolverModel:
+    if net in JOINS:
+        solver, _ = solver_of_join(str(net))
+        assert solver is not None, f"{net} has no solver"
+        return solver
     path = solver_beside(str(net))
     assert path is not None, f"{net} has no solver"
     return load_solver(path)
 
 
-def compiled(net: Path, *, batch: int | None = None, provider: str = "cpu") -> Training:
-    """The train net's programs, with another batch size where one is given."""
-    located = read_net(str(net))
+def resolved(net: Path, phase: int, *, batch: int | None = None) -> NetModel:
+    """The net in one phase, with another batch size where one is given."""
+    located = read(net)
     for layer in located.message.layer:
         if batch and layer.type == "Data":
             layer.data_param.batch_size = batch
-    model = resolve_net(located.message, located.source, NetState(pb.TRAIN))
-    return compile_training(model, solver_of(net), provider=provider)
+    return resolve_net(located.message, located.source, NetState(phase))
+
+
+def compiled(net: Path, *, batch: int | None = None, provider: str = "cpu") -> Training:
+    """The train net's programs, with another batch size where one is given."""
+    return compile_training(
+        resolved(net, pb.TRAIN, batch=batch), solver_of(net), provider=provider
+    )
 
 
 def first_values(training: Training) -> dict[str, np.ndarray]:
