@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from kdnet.net.input_shapes import input_shapes
+
+if TYPE_CHECKING:
+    from kdnet.runtime import TrainOptions
 
 __all__ = [
     "add_device",
@@ -15,6 +19,7 @@ __all__ = [
     "positive",
     "seed",
     "split",
+    "training",
 ]
 
 
@@ -53,6 +58,26 @@ def add_state(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="TOP=CxHxW",
         help="the item shape of a data layer, by its first top (for Input: the whole shape)",
+    )
+
+
+def training(options: argparse.Namespace, **more: Any) -> TrainOptions:
+    """What a command that builds a net as ``kdnet train`` does was asked for.
+
+    ``more`` are fields of the options that the command's own flags decide.
+    """
+    from kdnet.runtime import TrainOptions
+
+    return TrainOptions(
+        path=options.path,
+        solver=options.solver,
+        weights=split(options.weights),
+        seed=options.seed,
+        level=options.level,
+        stages=split(options.stage),
+        allow_unloaded=options.allow_unloaded,
+        input_shapes=input_shapes(options.input_shape),
+        **more,
     )
 
 

@@ -15,9 +15,8 @@ from kdnet.cli._arguments import (
     add_state,
     add_weights,
     count,
-    input_shapes,
     seed,
-    split,
+    training,
 )
 from kdnet.errors import Diagnostic, render_all
 
@@ -42,21 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings."""
-    from kdnet.runtime import CaffeLog, TrainOptions
+    from kdnet.runtime import CaffeLog
     from kdnet.runtime.checks import CheckOptions, check_training
 
-    training = TrainOptions(
-        path=options.path,
-        solver=options.solver,
-        weights=split(options.weights),
-        device=options.device,
-        seed=options.seed,
-        level=options.level,
-        stages=split(options.stage),
-        allow_unloaded=options.allow_unloaded,
-        input_shapes=input_shapes(options.input_shape),
-    )
-    findings = check_training(CheckOptions(training, options.batches), CaffeLog(sys.stderr))
+    wanted = CheckOptions(training(options, device=options.device), options.batches)
+    findings = check_training(wanted, CaffeLog(sys.stderr))
     if options.json:
         print(json.dumps([_as_object(found) for found in findings.found], indent=2))
     elif findings.found:

@@ -10,7 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kdnet.cli._arguments import add_state, add_weights, input_shapes, seed, split
+from kdnet.cli._arguments import (
+    add_state,
+    add_weights,
+    seed,
+    training,
+)
 
 NAME = "compile"
 HELP = "write the training step as an ONNX file"
@@ -31,23 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compile and write; the paths go to stdout."""
-    from kdnet.runtime import CaffeLog, TrainOptions, compile_to_file
+    from kdnet.runtime import CaffeLog, compile_to_file
 
-    paths = compile_to_file(
-        TrainOptions(
-            path=options.path,
-            solver=options.solver,
-            weights=split(options.weights),
-            seed=options.seed,
-            level=options.level,
-            stages=split(options.stage),
-            allow_unloaded=options.allow_unloaded,
-            input_shapes=input_shapes(options.input_shape),
-        ),
-        CaffeLog(sys.stderr),
-        options.output,
-        options.provider,
-    )
+    log = CaffeLog(sys.stderr)
+    paths = compile_to_file(training(options), log, options.output, options.provider)
     for path in paths:
         print(path)
     return 0

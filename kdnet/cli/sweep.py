@@ -20,10 +20,9 @@ from kdnet.cli._arguments import (
     add_state,
     add_weights,
     count,
-    input_shapes,
     positive,
     seed,
-    split,
+    training,
 )
 
 if TYPE_CHECKING:
@@ -79,23 +78,11 @@ def _side_by_side(text: str) -> int | None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; the summary goes to stdout, the log to stderr."""
-    from kdnet.runtime import CaffeLog, StopRequest, TrainOptions
+    from kdnet.runtime import CaffeLog, StopRequest
     from kdnet.runtime.sweep import SweepOptions, run_sweep
 
     wanted = SweepOptions(
-        train=TrainOptions(
-            path=options.path,
-            solver=options.solver,
-            weights=split(options.weights),
-            device=options.device,
-            max_iter=options.max_iter,
-            out=options.out,
-            seed=options.seed,
-            level=options.level,
-            stages=split(options.stage),
-            allow_unloaded=options.allow_unloaded,
-            input_shapes=input_shapes(options.input_shape),
-        ),
+        train=training(options, device=options.device, max_iter=options.max_iter, out=options.out),
         variables=tuple(options.variables),
         seeds=options.seeds,
         side_by_side=options.side_by_side,

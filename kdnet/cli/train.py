@@ -15,10 +15,9 @@ from kdnet.cli._arguments import (
     add_state,
     add_weights,
     count,
-    input_shapes,
     positive,
     seed,
-    split,
+    training,
 )
 from kdnet.cli._progress import progress
 from kdnet.data.teacher_cache import CacheOptions
@@ -79,22 +78,15 @@ def _cache(options: argparse.Namespace) -> CacheOptions | None:
 
 def run(options: argparse.Namespace) -> int:
     """Train."""
-    from kdnet.runtime import CaffeLog, StopRequest, Trainer, TrainOptions, prepare
+    from kdnet.runtime import CaffeLog, StopRequest, Trainer, prepare
 
-    wanted = TrainOptions(
-        path=options.path,
-        solver=options.solver,
-        weights=split(options.weights),
+    wanted = training(
+        options,
         snapshot=options.snapshot,
         device=options.device,
         max_iter=options.max_iter,
         out=options.out,
-        seed=options.seed,
-        level=options.level,
-        stages=split(options.stage),
-        allow_unloaded=options.allow_unloaded,
         full_snapshots=options.full,
-        input_shapes=input_shapes(options.input_shape),
         cache=_cache(options),
     )
     with (

@@ -1,6 +1,6 @@
 """The model of a net: which layers a phase has, and how their blobs are joined."""
 
-from kdnet.net.flow import feeders, last_makers, needed
+from kdnet.net.flow import feeders, last_makers, needed, upstream
 from kdnet.net.model import LayerModel, NetModel, ParamModel
 from kdnet.net.solver import (
     SolverModel,
@@ -30,4 +30,5 @@ __all__ = [
     "solver_for_net",
     "test_nets_of",
     "train_net_of",
+    "upstream",
 ]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from kdnet.errors import NetError, fail
-from kdnet.net.flow import feeders
 from kdnet.net.model import LayerModel, NetModel
 from kdnet.net.rename import Mapping
 from kdnet.schema import Located, SourceMap
@@ -27,19 +26,6 @@ TRAINING_FIELDS = (
 )
 FILLER = "FillerParameter"
 Shape = tuple[int, ...]
-
-
-def upstream(net: NetModel, layers: Iterable[int]) -> tuple[int, ...]:
-    """Indices of ``layers`` and of all layers on which they depend, in order."""
-    reads = feeders(net)
-    found: set[int] = set()
-    waiting = list(layers)
-    while waiting:
-        index = waiting.pop()
-        if index not in found:
-            found.add(index)
-            waiting += reads[index]
-    return tuple(sorted(found))
 
 
 def cut_net(net: NetModel, layers: Iterable[int], output: str) -> NetModel:

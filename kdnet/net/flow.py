@@ -24,9 +24,15 @@ def last_makers(net: NetModel) -> dict[str, int]:
 
 def needed(net: NetModel, blobs: Iterable[str]) -> tuple[int, ...]:
     """Indices of the layers on which the final values of ``blobs`` depend, in order."""
-    makers, reads = last_makers(net), feeders(net)
+    makers = last_makers(net)
+    return upstream(net, [makers[blob] for blob in blobs])
+
+
+def upstream(net: NetModel, layers: Iterable[int]) -> tuple[int, ...]:
+    """Indices of ``layers`` and of all layers on which they depend, in order."""
+    reads = feeders(net)
     found: set[int] = set()
-    waiting = [makers[blob] for blob in blobs]
+    waiting = list(layers)
     while waiting:
         index = waiting.pop()
         if index not in found:

@@ -15,8 +15,8 @@ from kdnet.layers import (
     params_of,
     roles_of,
 )
-from kdnet.net import LayerModel, NetModel, feeders, last_makers
-from kdnet.net.extract import cut_net, upstream
+from kdnet.net import LayerModel, NetModel, feeders, last_makers, upstream
+from kdnet.net.extract import cut_net
 
 CLASSIFIER_ROLES = frozenset(
     {"logits", "student logits", "teacher logits", "binary logits", "probabilities"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kdnet.compile.forward import Forward
 from kdnet.errors import Diagnostic
 from kdnet.layers import layer_class, roles_of
-from kdnet.net import feeders
+from kdnet.net import feeders, upstream
 from kdnet.runtime.checks.registry import Subject, rule, warning
 
 
@@ -43,16 +43,5 @@ def _teachers_own(forward: Forward) -> set[int]:
         for role, maker in zip(roles_of(layer), reads[index], strict=True):
             teaches = kind.is_loss and (role.startswith("teacher") or role == "target")
             if kind.is_loss or teaches:
-                (teaching if teaches else taught).update(_above(reads, maker))
+                (teaching if teaches else taught).update(upstream(forward.net, [maker]))
     return teaching - taught
-
-
-def _above(reads: tuple[tuple[int, ...], ...], index: int) -> set[int]:
-    found: set[int] = set()
-    waiting = [index]
-    while waiting:
-        at = waiting.pop()
-        if at not in found:
-            found.add(at)
-            waiting += reads[at]
-    return found
