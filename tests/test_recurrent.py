@@ -131,6 +131,16 @@ def test_blobs_come_in_caffes_order_under_its_names(kind: str, names: list[str])
     assert [w.name for w in declared_weights(model, [(4, 2, 5), (4, 2), (2, 6)])] == names
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_sequence_is_one_step_after_another(kind: str) -> None:
+    x = philox(5, "long").standard_normal((100, STREAMS, 4)).astype(np.float32)
+    cont = np.ones((100, STREAMS), np.float32)
+    cont[97] = 0
+    whole = outputs(layer_text(kind), {"x": x, "cont": cont})["y"]
+    alone = outputs(layer_text(kind), {"x": x[97:], "cont": cont[97:]})["y"]
+    np.testing.assert_allclose(whole[97:], alone, atol=1e-6)
+
+
 def test_an_lstm_learns_to_remember() -> None:
     head = """
     layer { name: "in" type: "Input" top: "data" top: "label"

@@ -284,8 +284,7 @@ def _cell(g: Emitter, c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, T
     """c' and h' of (..., H) cells, (..., 4H) gates and (..., 1) continuation marks."""
     units, axis = c.shape[-1], c.rank - 1
     sums, values = g.multi("Split", gates, g.ints(3 * units, units), count=2, axis=axis)
-    sizes = g.ints(units, units, units)
-    i, f, o = g.multi("Split", g.sigmoid(sums), sizes, count=3, axis=axis)
+    i, f, o = g.multi("Split", g.sigmoid(sums), count=3, axis=axis, num_outputs=3)
     after = g.add(g.mul(f, g.mul(c, cont)), g.mul(i, g.tanh(values)))
     return after, g.mul(o, g.tanh(after))
 
@@ -294,5 +293,4 @@ def _over_steps(g: Emitter, x: Tensor, steps: int) -> tuple[Tensor, ...]:
     """(steps · streams, ...) cut into steps."""
     if steps == 1:
         return (x,)
-    sizes = g.ints(*[x.shape[0] // steps] * steps)
-    return g.multi("Split", x, sizes, count=steps, axis=0)
+    return g.multi("Split", x, count=steps, axis=0, num_outputs=steps)
