@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -76,12 +77,12 @@ def test_kdnet_weights_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture
 
 FACTS = """\
 {path}: caffemodel, net "net"
-layer  type          blob  shape    dtype    bytes    mean    std  zeros  bad
-conv1  Convolution   0     2x1x3x3  float32     72   0.125  1.297      1    0
-conv1  Convolution   1     2        float32      8   0.125  0.375      0    0
-ip1    InnerProduct  0     4x6      float32     96  -0.125  1.731      1    0
-odd    -             0     2x2      float64     32       1      1      1    2
-odd    -             1     scalar   float32      4       -      -      0    1
+layer  type          blob  shape    dtype    bytes    mean    std  zeros  bad        sha256
+conv1  Convolution   0     2x1x3x3  float32     72   0.125  1.297  5.56%    0  3b55d774c488
+conv1  Convolution   1     2        float32      8   0.125  0.375     0%    0  53c0f587cb61
+ip1    InnerProduct  0     4x6      float32     96  -0.125  1.731  4.17%    0  4e2998c66861
+odd    -             0     2x2      float64     32       1      1    25%    2  bb7f68212f8b
+odd    -             1     scalar   float32      4       -      -     0%    1  ef1eaf26cea9
 3 layers, 5 blobs, 49 values, 212 bytes
 """
 
@@ -122,7 +123,9 @@ def test_show_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "mean": pytest.approx(conv.mean()),
         "std": pytest.approx(conv.std()),
         "zeros": 1,
+        "zero_share": pytest.approx(1 / 18),
         "non_finite": 0,
+        "sha256": hashlib.sha256(LAYERS["conv1"][0].tobytes()).hexdigest(),
     }
     assert facts["layers"][2]["blobs"][1]["mean"] is None
 

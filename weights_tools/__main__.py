@@ -19,6 +19,9 @@ def main() -> int:
     except KdnetError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except MemoryError as error:
+        sys.stderr.write(f"error: not enough memory: {error} [out-of-memory]\n")
+        return 3
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; what is left goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import numpy as np
 
 from kdnet.weights import LayerBlobs, stream_weights
 from kdnet.weights.model import Array
+from weights_tools.tables import table
 
 _CHUNK = 1 << 18
 
@@ -20,6 +22,8 @@ class BlobFacts:
     """One blob: its shape, its type and size as stored, and statistics of its finite values.
 
     ``std`` is the population's. ``mean`` and ``std`` are None when no value is finite.
+    ``zero_share`` is ``zeros`` by all values. ``sha256`` is of the values alone, little-endian and
+    in C order, as float32 (16-bit floats too) or float64: it tells equal values in any format.
     """
 
     shape: tuple[int, ...]
@@ -28,7 +32,9 @@ class BlobFacts:
     mean: float | None
     std: float | None
     zeros: int
+    zero_share: float
     non_finite: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,16 @@ def blob_facts(blob: Array, dtype: str) -> BlobFacts:
         mean,
         math.sqrt(square / count) if count else None,
         zeros,
+        zeros / blob.size if blob.size else 0.0,
         blob.size - count,
+        values_hash(blob),
     )
+
+
+def values_hash(blob: Array) -> str:
+    """The SHA-256 of a blob's values, little-endian and in C order."""
+    plain = np.ascontiguousarray(blob, blob.dtype.newbyteorder("<"))
+    return hashlib.sha256(plain.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _finite_parts(blob: Array) -> Iterator[Array]:
@@ -103,23 +117,16 @@ def as_json(facts: FileFacts) -> str:
 
 def as_table(facts: FileFacts) -> str:
     """The facts as a table of blobs, and a summary line."""
-    head = ("layer", "type", "blob", "shape", "dtype", "bytes", "mean", "std", "zeros", "bad")
-    cells = [head, *_rows(facts)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    left = 5
-    lines = [
-        "  ".join(
-            text.ljust(width) if column < left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
+    head = ("layer", "type", "blob", "shape", "dtype")
+    numbers = ("bytes", "mean", "std", "zeros", "bad", "sha256")
+    rows = [(*head, *numbers), *_rows(facts)]
     blobs = [blob for layer in facts.layers for blob in layer.blobs]
     values = sum(math.prod(blob.shape) for blob in blobs)
     size = sum(blob.bytes for blob in blobs)
     title = f"{facts.path}: {facts.format}" + (f', net "{facts.net}"' if facts.net else "")
     summary = f"{len(facts.layers)} layers, {len(blobs)} blobs, {values} values, {size} bytes"
-    return "\n".join([title, *lines, summary])
+    right = range(len(head), len(head) + len(numbers))
+    return "\n".join([title, table(rows, right=right), summary])
 
 
 def _rows(facts: FileFacts) -> Iterator[tuple[str, ...]]:
@@ -134,8 +141,9 @@ def _rows(facts: FileFacts) -> Iterator[tuple[str, ...]]:
                 str(blob.bytes),
                 _number(blob.mean),
                 _number(blob.std),
-                str(blob.zeros),
+                f"{100 * blob.zero_share:.3g}%",
                 str(blob.non_finite),
+                blob.sha256[:12],
             )
 
 

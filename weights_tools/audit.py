@@ -1,0 +1,89 @@
+"""What loading weight files into a net would do, without the net's data and without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdnet.errors import Diagnostic
+from kdnet.weights import Audit, LayerBlobs, Target, audit_weights, read_weights
+from weights_tools.matching import near_misses
+from weights_tools.nets import NetChoice, net_targets
+from weights_tools.parameters import LayerInfo
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A layer that no file fills, and a layer of a file that it may have meant."""
+
+    layer: str
+    file: str
+    found: LayerInfo
+    fits: bool
+
+    def text(self) -> str:
+        """One line."""
+        shapes = ", ".join(map(str, self.found.shapes))
+        how = "of the same shapes" if self.fits else f"of other shapes, {shapes}"
+        return f'{self.layer}: "{self.file}" has "{self.found.name}" {how}'
+
+
+@dataclass(frozen=True)
+class FileAudit:
+    """The account that training would give, and what each unfilled layer may have meant."""
+
+    audit: Audit
+    near: tuple[NearMiss, ...]
+
+    @property
+    def faults(self) -> tuple[Diagnostic, ...]:
+        """What training would stop at."""
+        return self.audit.faults
+
+    def text(self) -> str:
+        """The account, then near misses."""
+        lines = [self.audit.text()]
+        if self.near:
+            lines.append("near misses:")
+            lines += [f"  {found.text()}" for found in self.near]
+        return "\n".join(lines)
+
+
+def audit_files(
+    paths: Sequence[str], choice: NetChoice, *, allow_unloaded: bool = False
+) -> FileAudit:
+    """Say what each layer of a net would be loaded from.
+
+    Raises:
+        KdnetError: the faults of reading the net and the files; those of loading are in
+            :attr:`FileAudit.faults`.
+    """
+    targets = net_targets(choice)
+    files = [read_weights(path) for path in paths]
+    _, audit = audit_weights(targets, files, allow_unloaded=allow_unloaded)
+    wanted = {target.layer for target in targets}
+    spare = [
+        (file.path, [_info(layer) for layer in file.layers if _is_spare(layer, wanted)])
+        for file in files
+    ]
+    empty = {row.layer for row in audit.rows if row.status == "filler"}
+    near = [found for target in targets if target.layer in empty for found in _near(target, spare)]
+    return FileAudit(audit, tuple(near))
+
+
+def _near(target: Target, spare: Sequence[tuple[str, list[LayerInfo]]]) -> list[NearMiss]:
+    return [
+        NearMiss(target.layer, path, layer, fits)
+        for path, layers in spare
+        for layer, fits in near_misses(target, layers)
+    ]
+
+
+def _is_spare(layer: LayerBlobs, wanted: set[str]) -> bool:
+    return bool(layer.blobs) and layer.name not in wanted
+
+
+def _info(layer: LayerBlobs) -> LayerInfo:
+    return LayerInfo(
+        layer.name, layer.type, tuple(blob.shape for blob in layer.blobs), layer.stored
+    )
