@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import pickle
-import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -102,14 +100,13 @@ def _npz(**arrays: object) -> bytes:
     return content.getvalue()
 
 
-SAFETENSORS = json.dumps({"a": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
-
 FOREIGN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "an empty file"),
     "gzip": (gzip.compress(b"x" * 100), "a gzip archive"),
     "hdf5-keras": (_hdf5("model_weights", "top"), 'it has "model_weights", "top"'),
     "hdf5-empty": (_hdf5(), "it has nothing"),
     "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+    "keras": (_zip("config.json", "model.weights.h5"), "a Keras archive"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
     "mean": (pb.BlobProto(num=1, channels=3, height=2, width=2).SerializeToString(), "mean file"),
     "net-without-layers": (pb.NetParameter(name="n").SerializeToString(), "without layers"),
@@ -121,11 +118,10 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "a PNG image"),
     "prototxt": (b'name: "net"\nlayer { name: "a" }\n', ".prototxt"),
     "random": (bytes(range(0xFF, 0x7F, -1)), "its first bytes are not those"),
-    "safetensors": (struct.pack("<Q", len(SAFETENSORS)) + SAFETENSORS, "a safetensors file"),
     "tar": (_tar(), "a tar archive"),
     "tensorflow": (message(1, message(1, b"w"), message(2, b"Const")), "without layers"),
     "text": ("größer\n".encode() * 1000, "a text file"),
-    "torch": (_zip("archive/data.pkl", "archive/data/0"), "a PyTorch checkpoint"),
+    "torch-of-old": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "before 1.6"),
     "zeros": (bytes(10_000), "nothing but zero bytes"),
     "zip": (_zip("readme.txt"), "a zip archive"),
     "zip-cut": (_zip("readme.txt")[:60], "cut short"),

@@ -7,6 +7,8 @@ import contextlib
 from kdnet.weights.files import zip_names
 from kdnet.weights.wire import VARINT, Field, WireError, fields
 
+# The pickle of the number with which such a checkpoint begins.
+_OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 # (offset, bytes there, what such a file is)
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "a Git LFS pointer, whose file was not downloaded"),
@@ -17,11 +19,11 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x28\xb5\x2f\xfd", "a zstd archive"),
     (257, b"ustar", "a tar archive"),
     (0, b"\x93NUMPY", "a single NumPy array (.npy)"),
-    (0, b"\x80\x02", "a Python pickle, as old PyTorch checkpoints are; kdnet never unpickles"),
+    (0, _OLD_TORCH, "a PyTorch checkpoint of the format before 1.6; save it again with PyTorch"),
+    (0, b"\x80\x02", "a Python pickle; kdnet never unpickles"),
     (0, b"\x80\x03", "a Python pickle; kdnet never unpickles"),
     (0, b"\x80\x04", "a Python pickle; kdnet never unpickles"),
     (0, b"\x80\x05", "a Python pickle; kdnet never unpickles"),
-    (8, b'{"', "a safetensors file"),
     (0, b"GGUF", "a GGUF file"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (16, b"\xde\xc0\xef\xbe", "an LMDB database"),
@@ -52,8 +54,8 @@ def _describe_zip(path: str) -> str:
     names = zip_names(path)
     if names is None:
         return "a zip archive that is cut short or damaged"
-    if any(name.endswith("data.pkl") for name in names):
-        return "a PyTorch checkpoint"
+    if any(name.endswith(".weights.h5") for name in names):
+        return "a Keras archive (.keras); save its weights with model.save_weights"
     return "a zip archive"
 
 

@@ -18,10 +18,14 @@ Writer = Callable[[BinaryIO, Iterable[LayerBlobs], str], None]
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """A weight file being read: its net's name, and its layers one at a time."""
+    """A weight file being read: its net's name, and its layers one at a time.
+
+    ``notes`` says what a user should know of how the file was understood, a sentence each.
+    """
 
     net_name: str
     layers: Iterator[LayerBlobs]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class WeightFormat:
     ``sniff`` gets the path and the first :data:`HEAD_BYTES` bytes. A format without a signature
     of its own has no ``sniff`` and is tried when no other format and no foreign file is known.
     ``write`` is None for a format that is only read; ``suffixes`` are the endings of file names
-    that ask for the format, and ``lost`` names what of a net's message it cannot carry.
+    that ask for the format.
     """
 
     name: str
@@ -39,7 +43,6 @@ class WeightFormat:
     read: Reader
     write: Writer | None = None
     suffixes: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
 
 
 _formats: dict[str, WeightFormat] = {}
@@ -51,14 +54,13 @@ def weight_format(
     sniff: Sniffer | None,
     write: Writer | None = None,
     suffixes: tuple[str, ...] = (),
-    lost: tuple[str, ...] = (),
 ) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name``."""
 
     def register(read: Reader) -> Reader:
         if name in _formats:
             raise ValueError(f'weight format "{name}" is registered twice')
-        _formats[name] = WeightFormat(name, sniff, read, write, suffixes, lost)
+        _formats[name] = WeightFormat(name, sniff, read, write, suffixes)
         return read
 
     return register

@@ -21,7 +21,7 @@ class Written:
 
     format: str
     layers: int
-    lost: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def format_names(*, writable: bool = False) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def write_weights(
         write = chosen.write
         assert write is not None  # noqa: S101  # both choosers see to it
         write(file, watched(), net_name)
-    return Written(chosen.name, count, chosen.lost)
+    return Written(chosen.name, count)
 
 
 def _by_name(name: str) -> WeightFormat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.weights import LayerBlobs
+from kdnet.weights import LayerBlobs, write_weights
 
 # Whole multiples of 1/4 that float16 holds exactly, so that every row reads back the same.
 CONV = (np.arange(18).reshape(2, 1, 3, 3) / 4 - 2).astype(np.float32)
@@ -22,6 +23,9 @@ LEGACY_SHAPES = {"conv1": ((2, 1, 3, 3), (1, 1, 1, 2)), "ip1": ((1, 1, 4, 6),)}
 TYPES = {"conv1": "Convolution", "ip1": "InnerProduct"}
 
 SAMPLE = tuple(LayerBlobs(name, TYPES[name], blobs) for name, blobs in LAYERS.items())
+
+# The usual names of their arrays.
+USUAL = ("conv1.weight", "conv1.bias", "ip1.weight")
 
 FillBlob = Callable[[pb.BlobProto, np.ndarray], None]
 
@@ -179,6 +183,31 @@ def _npz(save: Callable[..., None], order: str) -> Callable[[Path], None]:
     return build
 
 
+def _written(name: str) -> Callable[[Path], None]:
+    def build(path: Path) -> None:
+        write_weights(path, SAMPLE, format=name, net_name="net")
+
+    return build
+
+
+def _safetensors(*names: str, code: str = "F32", dtype: str = "<f4") -> Callable[[Path], None]:
+    """By hand, from the description of the format."""
+
+    def build(path: Path) -> None:
+        header, numbers = {}, b""
+        for name, array in zip(names, (CONV, CONV_BIAS, IP), strict=True):
+            # The upper halves of a float32 are a bfloat16.
+            halves = array.view("<u2").reshape(*array.shape, 2)[..., 1]
+            content = (halves if code == "BF16" else array.astype(dtype)).tobytes()
+            place = [len(numbers), len(numbers) + len(content)]
+            header[name] = {"dtype": code, "shape": array.shape, "data_offsets": place}
+            numbers += content
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + numbers)
+
+    return build
+
+
 CASES = (
     FormatCase("caffemodel/v0", "caffemodel", _v0, shapes=LEGACY_SHAPES),
     FormatCase("caffemodel/v1", "caffemodel", _v1(_legacy), shapes=LEGACY_SHAPES),
@@ -196,4 +225,29 @@ CASES = (
     FormatCase("npz", "npz", _npz(np.savez, "C"), typed=False),
     FormatCase("npz/compressed", "npz", _npz(np.savez_compressed, "C"), typed=False),
     FormatCase("npz/fortran", "npz", _npz(np.savez, "F"), typed=False),
+    FormatCase("npz/written", "npz", _written("npz")),
+    FormatCase("safetensors", "safetensors", _safetensors(*USUAL), typed=False),
+    FormatCase(
+        "safetensors/bfloat16",
+        "safetensors",
+        _safetensors(*USUAL, code="BF16"),
+        stored="bfloat16",
+        typed=False,
+    ),
+    FormatCase(
+        "safetensors/double",
+        "safetensors",
+        _safetensors(*USUAL, code="F64", dtype="<f8"),
+        stored="float64",
+        typed=False,
+    ),
+    FormatCase(
+        "safetensors/half",
+        "safetensors",
+        _safetensors(*USUAL, code="F16", dtype="<f2"),
+        stored="float16",
+        typed=False,
+    ),
+    FormatCase("safetensors/written", "safetensors", _written("safetensors")),
+    FormatCase("torch/written", "torch", _written("torch")),
 )

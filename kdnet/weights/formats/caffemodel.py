@@ -239,7 +239,6 @@ def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
     sniff=None,
     write=_write,
     suffixes=(".caffemodel", ".bin"),
-    lost=("the fields of the net beside its name and layers",),
 )
 def read_caffemodel(path: str) -> Stream:
     """Read a binary NetParameter of any generation.

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 
 from kdnet.errors import KdnetError, WeightsError, fail
+from kdnet.weights.account import KEY, Account, AccountLayer, Naming, read_account
 from kdnet.weights.blobs import as_float
 from kdnet.weights.files import check_memory, zip_names
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream, weight_format
+from kdnet.weights.tensors import little_endian
 
 _ZIP = b"PK\x03\x04"
 _SUFFIX = ".npy"
+_ACCOUNT = KEY + _SUFFIX
+_LONGEST_ACCOUNT = 1 << 24
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def _is_npz(path: str, head: bytes) -> bool:
@@ -30,31 +37,68 @@ def _is_npz(path: str, head: bytes) -> bool:
     return all(name.endswith(_SUFFIX) for name in names)
 
 
-@weight_format("npz", sniff=_is_npz)
+def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
+    account, naming = Account(net_name), Naming("the .npz file")
+    with zipfile.ZipFile(file, "w") as archive:
+        for layer in layers:
+            names = [f"{layer.name}/{index}" for index in range(len(layer.blobs))]
+            account.add(layer, naming.take(layer, names))
+            for name, blob in zip(names, layer.blobs, strict=True):
+                _write_array(archive, name, blob)
+        text = account.text().encode()
+        _write_array(archive, KEY, np.frombuffer(text, np.uint8))
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
+    """One member, as ``numpy.savez`` makes it but for its date, which is always the same."""
+    head = io.BytesIO()
+    little = array.dtype.newbyteorder("<")
+    facts = {"descr": little.str, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(head, facts)
+    member = zipfile.ZipInfo(name + _SUFFIX, _EPOCH)
+    member.file_size = len(head.getvalue()) + array.nbytes
+    with archive.open(member, "w") as file:
+        file.write(head.getvalue())
+        file.write(little_endian(array))
+
+
+@weight_format("npz", sniff=_is_npz, write=_write, suffixes=(".npz",))
 def read_npz(path: str) -> Stream:
     """Read what ``numpy.savez(path, **{"conv1/0": weight, "conv1/1": bias})`` writes.
 
-    Layers come in the order of their first array. Nothing is ever unpickled.
+    Layers come in the order of their first array, or as the account in array ``kdnet`` says.
+    Nothing is ever unpickled.
 
     Raises:
         WeightsError: ``foreign-weights`` for arrays of other names, ``truncated-weights``,
             ``corrupt-weights``, ``weights-too-large``, or ``missing-blob``.
     """
-    return Stream("", _layers(path))
+    with _named_faults(path), zipfile.ZipFile(path) as archive:
+        plan, net_name = _plan(path, archive)
+    return Stream(net_name, _layers(path, plan))
 
 
-def _layers(path: str) -> Iterator[LayerBlobs]:
+Plan = list[tuple[AccountLayer, list[zipfile.ZipInfo]]]
+
+
+def _layers(path: str, plan: Plan) -> Iterator[LayerBlobs]:
+    with _named_faults(path), zipfile.ZipFile(path) as archive:
+        for layer, members in plan:
+            arrays = [_read_array(path, archive, member) for member in members]
+            yield LayerBlobs(
+                layer.name,
+                layer.type,
+                tuple(as_float(array) for array in arrays),
+                tuple(array.dtype.name for array in arrays),
+                layer.message,
+            )
+
+
+@contextlib.contextmanager
+def _named_faults(path: str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name, members in _by_layer(path, archive).items():
-                arrays = [_read_array(path, archive, member) for member in members]
-                yield LayerBlobs(
-                    name,
-                    "",
-                    tuple(as_float(array) for array in arrays),
-                    tuple(array.dtype.name for array in arrays),
-                )
-    except KdnetError:
+        yield
+    except (KdnetError, GeneratorExit):
         raise
     except Exception as error:  # zlib, zipfile and numpy each raise several kinds
         cut = zip_names(path) is None
@@ -65,15 +109,39 @@ def _layers(path: str) -> Iterator[LayerBlobs]:
         )
 
 
-def _by_layer(path: str, archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
+def _plan(path: str, archive: zipfile.ZipFile) -> tuple[Plan, str]:
+    """The layers, the members that are their blobs, and the net's name."""
+    members = {info.filename.removesuffix(_SUFFIX): info for info in archive.infolist()}
+    if len(members) != len(archive.infolist()):
+        raise ValueError("an array is there twice")
+    account = None
+    if KEY in members:
+        text = _account_text(path, archive, members.pop(KEY))
+        account = read_account(text)
+    if account is not None and account.lists(members):
+        named = [(layer, [members[name] for name in layer.arrays]) for layer in account.layers]
+        return named, account.net_name
+    found = _by_layer(path, members)
+    return [(AccountLayer(name, "", b"", ()), blobs) for name, blobs in found.items()], ""
+
+
+def _account_text(path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.file_size > _LONGEST_ACCOUNT:
+        raise ValueError(f'"{member.filename}" is of {member.file_size} bytes')
+    return _read_array(path, archive, member).tobytes()
+
+
+def _by_layer(
+    path: str, members: Mapping[str, zipfile.ZipInfo]
+) -> dict[str, list[zipfile.ZipInfo]]:
     found: dict[str, dict[str, zipfile.ZipInfo]] = {}
-    for member in archive.infolist():
-        layer, _, index = member.filename.removesuffix(_SUFFIX).rpartition("/")
+    for name, member in members.items():
+        layer, _, index = name.rpartition("/")
         if not layer or not index.isdecimal():
             fail(
                 WeightsError,
                 "foreign-weights",
-                f'"{path}": array "{member.filename.removesuffix(_SUFFIX)}" is not named '
+                f'"{path}": array "{name}" is not named '
                 '"<layer>/<index>", as the arrays of a weight file are',
             )
         found.setdefault(layer, {})[index] = member
