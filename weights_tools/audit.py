@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdnet.errors import Diagnostic
-from kdnet.weights import Audit, LayerBlobs, Target, audit_weights, read_weights
+from kdnet.weights import Audit, WeightFile, audit_weights, read_weights
 from weights_tools.matching import near_misses
 from weights_tools.nets import NetChoice, net_targets
 from weights_tools.parameters import LayerInfo
@@ -62,28 +62,20 @@ def audit_files(
     files = [read_weights(path) for path in paths]
     _, audit = audit_weights(targets, files, allow_unloaded=allow_unloaded)
     wanted = {target.layer for target in targets}
-    spare = [
-        (file.path, [_info(layer) for layer in file.layers if _is_spare(layer, wanted)])
-        for file in files
-    ]
     empty = {row.layer for row in audit.rows if row.status == "filler"}
-    near = [found for target in targets if target.layer in empty for found in _near(target, spare)]
+    unfilled = [target for target in targets if target.layer in empty]
+    near = [
+        NearMiss(target.layer, file.path, layer, fitting)
+        for file in files
+        for target, layer, fitting in near_misses(unfilled, _spare(file, wanted))
+    ]
     return FileAudit(audit, tuple(near))
 
 
-def _near(target: Target, spare: Sequence[tuple[str, list[LayerInfo]]]) -> list[NearMiss]:
+def _spare(file: WeightFile, wanted: set[str]) -> list[LayerInfo]:
+    """The layers of a file that the net does not name."""
     return [
-        NearMiss(target.layer, path, layer, fits)
-        for path, layers in spare
-        for layer, fits in near_misses(target, layers)
+        LayerInfo(layer.name, layer.type, tuple(blob.shape for blob in layer.blobs), layer.stored)
+        for layer in file.layers
+        if layer.blobs and layer.name not in wanted
     ]
-
-
-def _is_spare(layer: LayerBlobs, wanted: set[str]) -> bool:
-    return bool(layer.blobs) and layer.name not in wanted
-
-
-def _info(layer: LayerBlobs) -> LayerInfo:
-    return LayerInfo(
-        layer.name, layer.type, tuple(blob.shape for blob in layer.blobs), layer.stored
-    )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
-from pathlib import Path
 
 import numpy as np
 
@@ -43,8 +42,7 @@ def average(
     factors = _factors(shares, len(paths))
     files = [Weights(path) for path in paths]
     _check_same(files)
-    size = Path(files[0].path).stat().st_size
-    return write_layers(_averaged(files, factors), output, size, files[0].net_name)
+    return write_layers(_averaged(files, factors), output, [files[0].path], files[0].net_name)
 
 
 def _factors(shares: Sequence[float], count: int) -> list[float]:

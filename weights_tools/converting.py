@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -51,12 +50,8 @@ def convert(path: str | os.PathLike[str], output: Output) -> Account:
     _, stream = stream_weights(source)
     layers = _counted(stream.layers, account)
     strict = replace(output, default=None)
-    account.lost = write_layers(layers, strict, _size(source), stream.net_name)
+    account.lost = write_layers(layers, strict, [source], stream.net_name)
     return account
-
-
-def _size(path: str) -> int:
-    return Path(path).stat().st_size
 
 
 def _counted(layers: Iterator[LayerBlobs], account: Account) -> Iterator[LayerBlobs]:
@@ -88,7 +83,7 @@ def cast(
                 _refuse_overflow(source, f'layer "{layer.name}"', kind, account.overflows)
             yield replace(layer, blobs=blobs, stored=tuple(blob.dtype.name for blob in blobs))
 
-    account.lost = write_layers(layers(), output, _size(source), stream.net_name)
+    account.lost = write_layers(layers(), output, [source], stream.net_name)
     return account
 
 

@@ -6,6 +6,7 @@ anew, the numbers go from file to file without being decoded, and memory does no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from kdnet.weights.wire import LENGTH, WireError, fields, write_tag, write_varin
 from weights_tools.progress import Progress, silent
 
 _BLOCK_BYTES = 1 << 20
+# How much is written before the disk is told to begin.
+_FLUSH_BYTES = 8 << 20
+_NET_NAME = 1
 
 
 class Range(NamedTuple):
@@ -60,6 +64,19 @@ def open_wire(path: str) -> WireNet:
     except WireError as error:
         damaged(path, len(data), error, f"layer {len(found)}")
     return WireNet(path, data, net_name, tuple(found))
+
+
+def left_behind(net: WireNet) -> tuple[str, ...]:
+    """What of a binary NetParameter goes lost where its layers are decoded, in words."""
+    known = {_NET_NAME, *(layer.outer.number for layer in net.layers)}
+    others = sum(found.number not in known for found in fields(net.data, 0, len(net.data)))
+    old = sum(layer.generation != "V2" for layer in net.layers)
+    told = []
+    if others:
+        told.append(f"{others} fields of the net beside its name and layers")
+    if old:
+        told.append(f"what {old} layers of Caffe's old form say beside name, type and blobs")
+    return tuple(told)
 
 
 def renamed_net(net: WireNet, names: Sequence[str | None]) -> Iterator[Piece]:
@@ -123,6 +140,7 @@ def write_pieces(path: str, pieces: Iterable[Piece], progress: Progress = silent
     opened: dict[str, FileIO] = {}
     block = memoryview(bytearray(_BLOCK_BYTES))
     with ExitStack() as closing, atomic_write(path) as copy:
+        disk = _Disk(copy)
         for piece in listed:
             if isinstance(piece, bytes):
                 copy.write(piece)
@@ -131,7 +149,23 @@ def write_pieces(path: str, pieces: Iterable[Piece], progress: Progress = silent
                 opened[piece.path] = closing.enter_context(FileIO(piece.path))
             for count in _copied(opened[piece.path], piece, copy, block):
                 done += count
+                disk.begin(done)
                 progress(done, total)
+
+
+class _Disk:
+    """Lets the disk write while the rest of a file is made, so that the end need not wait."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._begun = 0
+
+    def begin(self, done: int) -> None:
+        """Hand over what was written since, where the system takes it and it is worth it."""
+        if done - self._begun >= _FLUSH_BYTES and hasattr(os, "posix_fadvise"):
+            length = done - self._begun
+            os.posix_fadvise(self._file.fileno(), self._begun, length, os.POSIX_FADV_DONTNEED)
+            self._begun = done
 
 
 def _copied(original: FileIO, piece: Range, copy: BinaryIO, block: memoryview) -> Iterator[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import isinf
 
 import numpy as np
 
@@ -64,8 +65,13 @@ class Difference:
         return all(layer.same for layer in self.layers)
 
     def as_json(self) -> str:
-        """One JSON object; numbers that are not finite are strings."""
-        return json.dumps({"same": self.same, **_plain(asdict(self))}, indent=1)
+        """One JSON object; an infinite difference is the word."""
+        layers = [
+            {"name": layer.name, "status": layer.status, "blobs": [*map(_blob_json, layer.blobs)]}
+            for layer in self.layers
+        ]
+        facts = {"same": self.same, "a": self.a, "b": self.b, "tolerance": self.tolerance}
+        return json.dumps({**facts, "layers": layers}, indent=1)
 
     def text(self) -> str:
         """A row for all that is not identical, and a summary line."""
@@ -86,9 +92,13 @@ class Difference:
         return "; ".join(parts)
 
 
-def _plain(value: object) -> dict[str, object]:
-    """The same with infinities as text, which JSON has no numbers for."""
-    return json.loads(json.dumps(value).replace("Infinity", '"infinite"'))  # type: ignore[no-any-return]
+def _blob_json(blob: BlobDifference) -> dict[str, object]:
+    """A blob's facts; JSON has no number for infinity."""
+    facts: dict[str, object] = asdict(blob)
+    return {
+        key: "infinite" if isinstance(value, float) and isinf(value) else value
+        for key, value in facts.items()
+    }
 
 
 def _words(status: str) -> str:

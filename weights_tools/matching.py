@@ -18,7 +18,7 @@ from kdnet.weights.audit import same_shape
 from weights_tools.parameters import LayerInfo
 
 # Pairs of layers that are compared at most: a second or so.
-_MOST_PAIRS = 4_000_000
+MOST_PAIRS = 4_000_000
 # A match counts this much more than any likeness of names does.
 _MATCH = 2.0
 # What a frozen layer counts more: it is the one that needs a file.
@@ -113,7 +113,7 @@ def _plain(layer: LayerInfo, target: Target) -> float:
 def _scores(layers: Sequence[LayerInfo], targets: Sequence[Target]) -> Scores:
     """The worth of each pair that fits, by the layer's index and the target's."""
     kept = [(index, layer) for index, layer in enumerate(layers) if layer.shapes]
-    if len(kept) * len(targets) > _MOST_PAIRS:
+    if len(kept) * len(targets) > MOST_PAIRS:
         text = (
             f"{len(kept)} layers of the file and {len(targets)} of the net are too many to match"
         )
@@ -187,13 +187,22 @@ def _by_name(scores: Scores) -> Pairs:
     return found
 
 
-def near_misses(target: Target, spare: Sequence[LayerInfo]) -> list[tuple[LayerInfo, bool]]:
-    """Layers of a file that a net's unfilled layer may have meant, likest first, three at most.
+def near_misses(
+    targets: Sequence[Target], spare: Sequence[LayerInfo]
+) -> list[tuple[Target, LayerInfo, bool]]:
+    """Layers of a file that a net's unfilled layers may have meant, likest first, three at most.
 
-    Each comes with whether its shapes fit; a layer that fits counts whatever it is called.
+    Each comes with whether its shapes fit; a layer that fits counts whatever it is called. There
+    are none where comparing every name would take long.
     """
-    name = Name(target.layer)
-    ranked = [(fits(layer, target), name.likeness(Name(layer.name)), layer) for layer in spare]
-    near = [found for found in ranked if found[0] or found[1] >= NEAR]
-    near.sort(key=lambda found: (-found[0], -found[1]))
-    return [(layer, fitting) for fitting, _, layer in near[:3]]
+    if len(targets) * len(spare) > MOST_PAIRS:
+        return []
+    names = [(Name(layer.name), layer) for layer in spare]
+    found = []
+    for target in targets:
+        wanted = Name(target.layer)
+        ranked = [(fits(layer, target), wanted.likeness(name), layer) for name, layer in names]
+        near = [one for one in ranked if one[0] or one[1] >= NEAR]
+        near.sort(key=lambda one: (-one[0], -one[1]))
+        found += [(target, layer, fitting) for fitting, _, layer in near[:3]]
+    return found

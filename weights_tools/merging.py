@@ -163,8 +163,8 @@ def _write(choice: _Choice, output: Output) -> tuple[str, ...]:
     if output.chosen == CAFFEMODEL and len(wires) == len(choice.files) and len(generations) == 1:
         write_pieces(output.path, _pieces(choice), output.progress)
         return ()
-    size = sum(Path(file.path).stat().st_size for file in choice.files)
-    return write_layers(_layers(choice), output, size, choice.files[0].net_name)
+    paths = [file.path for file in choice.files]
+    return write_layers(_layers(choice), output, paths, choice.files[0].net_name)
 
 
 def _pieces(choice: _Choice) -> Iterator[Piece]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdnet.weights import LayerBlobs, stream_weights, write_weights
 from kdnet.weights.reading import sniff_format
 from kdnet.weights.registry import registered_formats
-from weights_tools.copying import open_wire, renamed_net, write_pieces
+from weights_tools.copying import left_behind, open_wire, renamed_net, write_pieces
 from weights_tools.progress import Progress, silent
 
 CAFFEMODEL = "caffemodel"
@@ -76,13 +76,13 @@ def write_selected(source: str, names: Sequence[str | None], output: Output) -> 
         for layer, name in zip(stream.layers, names, strict=True)
         if name is not None
     )
-    return write_layers(layers, output, Path(source).stat().st_size, stream.net_name)
+    return write_layers(layers, output, [source], stream.net_name)
 
 
 def write_layers(
-    layers: Iterable[LayerBlobs], output: Output, size_bytes: int, net_name: str = ""
+    layers: Iterable[LayerBlobs], output: Output, sources: Sequence[str], net_name: str = ""
 ) -> tuple[str, ...]:
-    """Write layers as they come; ``size_bytes`` is what there is to come, for the progress.
+    """Write layers of the files ``sources`` as they come.
 
     Returns:
         What the format cannot carry, in words.
@@ -90,7 +90,8 @@ def write_layers(
     Raises:
         WeightsError: as :func:`kdnet.weights.write_weights`.
     """
-    done = 0
+    done, size_bytes = 0, sum(Path(source).stat().st_size for source in sources)
+    lost = [what for path in sources for what in _left_behind(path)]
 
     def count(layer: LayerBlobs) -> None:
         nonlocal done
@@ -100,4 +101,8 @@ def write_layers(
     written = write_weights(
         output.path, layers, format=output.chosen, net_name=net_name, progress=count
     )
-    return written.lost
+    return (*dict.fromkeys(lost), *written.lost)
+
+
+def _left_behind(path: str) -> tuple[str, ...]:
+    return left_behind(open_wire(path)) if is_binary_net(path) else ()
