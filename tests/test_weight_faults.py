@@ -103,7 +103,8 @@ def _npz(**arrays: object) -> bytes:
 FOREIGN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "an empty file"),
     "gzip": (gzip.compress(b"x" * 100), "a gzip archive"),
-    "hdf5-keras": (_hdf5("model_weights", "top"), 'it has "model_weights", "top"'),
+    "hdf5-other": (_hdf5("model", "top"), 'it has "model", "top"'),
+    "hdf5-keras-empty": (_hdf5("layers/dense/other"), "a Keras file without arrays"),
     "hdf5-empty": (_hdf5(), "it has nothing"),
     "html": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
     "keras": (_zip("config.json", "model.weights.h5"), "a Keras archive"),
@@ -346,12 +347,18 @@ def _cycle(file: h5py.File) -> None:
 
 
 HDF5_FAULTS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
-    "cycle": (_cycle, "has no blob 1"),
     "group": (_group_as_blob, "not an array of numbers"),
     "strings": (_strings, "not an array of numbers"),
     "unwritten": (_unwritten, "more than the file can hold"),
     "virtual": (_virtual, "kept in another file"),
 }
+
+
+def test_groups_within_themselves_are_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        _cycle(file)
+    assert [layer.name for layer in read_weights(path).layers] == ["ip"]
 
 
 @pytest.mark.parametrize("name", HDF5_FAULTS)

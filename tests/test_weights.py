@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables.formats import CASES, LAYERS, SAMPLE, TYPES, FormatCase, message, wire_net
+from tables.formats import CASES, LAYERS, SAMPLE, FormatCase, message, wire_net
 
 from kdnet.errors import WeightsError
 from kdnet.schema import kdnet_pb2 as pb
@@ -35,13 +35,13 @@ def test_format(case: FormatCase, tmp_path: Path) -> None:
     assert file.format == case.format
     assert file.path == str(path)
     layers = {layer.name: layer for layer in file.layers if layer.blobs}
-    assert list(layers) == [case.prefix + name for name in LAYERS]
-    for name, expected in LAYERS.items():
+    assert list(layers) == [case.prefix + name for name in case.layers]
+    for name, expected in case.layers.items():
         layer = layers[case.prefix + name]
         shapes = case.shapes[name] if case.shapes else tuple(blob.shape for blob in expected)
         assert tuple(blob.shape for blob in layer.blobs) == shapes
         assert set(layer.stored) == {case.stored}
-        assert layer.type == (TYPES[name] if case.typed else "")
+        assert layer.type == case.types.get(name, "")
         for blob, values in zip(layer.blobs, expected, strict=True):
             assert blob.dtype == (np.float64 if case.stored == "float64" else np.float32)
             assert blob.flags.c_contiguous
@@ -130,13 +130,18 @@ class TestBytesOfRealCaffe:
         bare = pb.NetParameter(name=net.name, layer=net.layer)
         assert copy.read_bytes() == bare.SerializeToString()
 
-    def test_solver_states_are_told_apart(self) -> None:
-        code, text = refusal(GOLDEN / "lenet_tiny_iter_3.solverstate")
-        assert code == "foreign-weights"
-        assert "solver state" in text
-        code, text = refusal(GOLDEN / "lenet_tiny_iter_3.solverstate.h5")
-        assert code == "foreign-weights"
-        assert '"history"' in text
+    @pytest.mark.parametrize("ending", ["solverstate", "solverstate.h5"])
+    def test_solver_states_hold_the_history(
+        self, ending: str, expected: dict[str, np.ndarray]
+    ) -> None:
+        path = GOLDEN / f"lenet_tiny_iter_3.{ending}"
+        found, stream = stream_weights(path)
+        layers = list(stream.layers)
+        assert found.name == "solverstate"
+        assert "the weights are in its .caffemodel" in stream.notes[0]
+        assert [layer.name for layer in layers] == [f"history/{i}" for i in range(len(expected))]
+        shapes = [layer.blobs[0].shape for layer in layers]
+        assert shapes == [values.shape for values in expected.values()]
 
 
 def test_written_bytes_are_those_of_protobuf(tmp_path: Path) -> None:
@@ -206,7 +211,7 @@ DAMAGES = st.lists(
 
 
 @pytest.mark.parametrize("case_id", CASE_IDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(damages=DAMAGES)
 def test_random_damage_is_a_named_fault(
     case_id: str,

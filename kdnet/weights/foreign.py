@@ -87,6 +87,4 @@ def _describe_message(head: bytes) -> str | None:
     second = found[1] if len(found) > 1 else found[0]
     if (second.number, second.wire) == (2, VARINT):
         return "a single blob, such as a mean file (.binaryproto)"
-    if b".caffemodel" in head[second.start : second.stop]:
-        return "a solver state (.solverstate); its weights are in the .caffemodel beside it"
     return "a protobuf message of another kind, such as an ONNX model"

@@ -94,7 +94,16 @@ def _vectors(shapes: Shapes) -> bool:
 _COUNTERS = ("num_batches_tracked", "scale_factor")
 
 
-def _batch_norm(mean: str, variance: str, gamma: str, beta: str) -> Callable[[Arrays], _Layers]:
+def batch_norm(mean: str, variance: str, gamma: str, beta: str) -> Callable[[Arrays], _Layers]:
+    """Running mean and variance, with a scale factor of 1; gamma and beta become a Scale.
+
+    Args:
+        mean: The name of the array that has the running mean; the rest likewise.
+        variance: Its variance.
+        gamma: The factors; ones where there are only summands.
+        beta: The summands.
+    """
+
     def make(arrays: Arrays) -> _Layers:
         statistics = (arrays[mean], arrays[variance], np.ones(1, arrays[mean].dtype))
         norm = Made("", "BatchNorm", statistics, (mean, variance, ""))
@@ -217,7 +226,8 @@ def _slopes(arrays: Arrays) -> _Layers:
     return (Made("", "PReLU", (arrays["alpha"].reshape(-1),), ("alpha",)),)
 
 
-def _only(kind: str, *leaves: str) -> Callable[[Arrays], _Layers]:
+def only(kind: str, *leaves: str) -> Callable[[Arrays], _Layers]:
+    """One layer of these arrays, those that are there, in this order."""
     return lambda arrays: (_made("", kind, arrays, *leaves),)
 
 
@@ -227,14 +237,14 @@ RULES = (
         ("mean", "variance", "scale_factor"),
         (),
         lambda s: _vectors(s) and s["scale_factor"] == (1,),
-        _only("BatchNorm", "mean", "variance", "scale_factor"),
+        only("BatchNorm", "mean", "variance", "scale_factor"),
     ),
     Rule(
         "torch/batch-norm",
         ("running_mean", "running_var"),
         ("weight", "bias", "num_batches_tracked"),
         _vectors,
-        _batch_norm("running_mean", "running_var", "weight", "bias"),
+        batch_norm("running_mean", "running_var", "weight", "bias"),
     ),
     Rule(
         "torch/lstm",
@@ -248,16 +258,16 @@ RULES = (
         ("weight",),
         ("bias",),
         lambda _: True,
-        _only("", "weight", "bias"),
+        only("", "weight", "bias"),
     ),
     Rule(
         "keras/batch-norm",
         ("moving_mean", "moving_variance"),
         ("gamma", "beta"),
         _vectors,
-        _batch_norm("moving_mean", "moving_variance", "gamma", "beta"),
+        batch_norm("moving_mean", "moving_variance", "gamma", "beta"),
     ),
-    Rule("keras/layer-norm", ("gamma",), ("beta",), _vectors, _only("Scale", "gamma", "beta")),
+    Rule("keras/layer-norm", ("gamma",), ("beta",), _vectors, only("Scale", "gamma", "beta")),
     Rule("keras/lstm", ("kernel", "recurrent_kernel"), ("bias",), _keras_lstm_fits, _keras_lstm),
     Rule(
         "keras/separable",
@@ -287,7 +297,7 @@ RULES = (
         lambda s: len(s["kernel"]) == 2 and _bias_fits(s, s["kernel"][1]),
         _keras_layer("InnerProduct", lambda kernel: np.ascontiguousarray(kernel.T)),
     ),
-    Rule("keras/embedding", ("embeddings",), (), lambda _: True, _only("Embed", "embeddings")),
+    Rule("keras/embedding", ("embeddings",), (), lambda _: True, only("Embed", "embeddings")),
     Rule(
         "keras/prelu",
         ("alpha",),

@@ -8,6 +8,7 @@ Files of others do without; their layers follow from the names, by the rules of
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple, NoReturn
@@ -18,7 +19,7 @@ from kdnet.errors import WeightsError, fail
 from kdnet.weights.account import Account, read_account
 from kdnet.weights.blobs import as_float
 from kdnet.weights.files import Buffer, check_memory
-from kdnet.weights.layout import plan
+from kdnet.weights.layout import Made, plan
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream
 
@@ -125,17 +126,26 @@ def stream_of(path: str, tensors: Sequence[Tensor], account: str | bytes | None)
     Raises:
         WeightsError: ``corrupt-weights`` where a name occurs twice.
     """
+    return accounted(path, tensors, account) or Stream("", grouped(tensors))
+
+
+def accounted(path: str, tensors: Sequence[Tensor], account: str | bytes | None) -> Stream | None:
+    """The layers as the account says; None where it is none of these arrays.
+
+    Raises:
+        WeightsError: ``corrupt-weights`` where a name occurs twice, or is no text.
+    """
     named = {tensor.name: tensor for tensor in tensors}
     if len(named) != len(tensors):
-        names = [tensor.name for tensor in tensors]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(tensor.name for tensor in tensors)
+        twice = next(name for name, count in counts.items() if count > 1)
         corrupt(path, f'array "{twice}" is there twice')
     for name in named:
         check_text(path, name)
     found = read_account(account)
-    if found is not None and found.lists(named):
-        return Stream(found.net_name, _accounted(found, named))
-    return Stream("", _grouped(tensors))
+    if found is None or not found.lists(named):
+        return None
+    return Stream(found.net_name, _accounted(found, named))
 
 
 def _accounted(account: Account, named: Mapping[str, Tensor]) -> Iterator[LayerBlobs]:
@@ -150,7 +160,7 @@ def _accounted(account: Account, named: Mapping[str, Tensor]) -> Iterator[LayerB
         )
 
 
-def _grouped(tensors: Sequence[Tensor]) -> Iterator[LayerBlobs]:
+def grouped(tensors: Sequence[Tensor]) -> Iterator[LayerBlobs]:
     """Layers in the order of their first arrays."""
     groups: dict[str, dict[str, Tensor]] = {}
     for tensor in tensors:
@@ -182,9 +192,16 @@ def layers_of(name: str, group: Mapping[str, Tensor]) -> Iterator[LayerBlobs]:
             yield LayerBlobs(tensor.name, "", (tensor.load(),), (tensor.dtype,))
             continue
         arrays = {leaf: group[leaf].load() for leaf in taken}
-        for made in rule.make(arrays):
-            stored = [
-                group[source].dtype if source else blob.dtype.name
-                for source, blob in zip(made.sources, made.blobs, strict=True)
-            ]
-            yield LayerBlobs(name + made.suffix, made.type, made.blobs, tuple(stored))
+        yield from blobs_of(name, rule.make(arrays), group)
+
+
+def blobs_of(
+    layer: str, made: Sequence[Made], sources: Mapping[str, Tensor]
+) -> Iterator[LayerBlobs]:
+    """What a rule made of a layer's arrays, with the types that these have in the file."""
+    for one in made:
+        stored = [
+            sources[source].dtype if source else blob.dtype.name
+            for source, blob in zip(one.sources, one.blobs, strict=True)
+        ]
+        yield LayerBlobs(layer + one.suffix, one.type, one.blobs, tuple(stored))

@@ -21,6 +21,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 _LAST_FIELD_NUMBER = (1 << 29) - 1
 _LONGEST_VARINT = 10
+_LONGEST_TEXT_BYTES = 1 << 16
 
 
 class WireError(Exception):
@@ -118,6 +119,20 @@ def _past_end(data: Buffer, at: int, stop: int, what: str) -> WireError:
 def signed64(value: int) -> int:
     """A varint's value as int32 and int64 fields mean it: two's complement."""
     return value - (1 << 64) if value >> 63 else value
+
+
+def read_text(data: Buffer, found: Field) -> str:
+    """The text of a field.
+
+    Raises:
+        WireError: It is longer than any name, or not UTF-8.
+    """
+    if found.stop - found.start > _LONGEST_TEXT_BYTES:
+        raise WireError(found.at, f"a name of {found.stop - found.start} bytes")
+    try:
+        return data[found.start : found.stop].decode()
+    except UnicodeDecodeError:
+        raise WireError(found.at, "a name that is not UTF-8") from None
 
 
 def varints(data: Buffer, field: Field) -> list[int]:

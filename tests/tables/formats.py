@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
+import onnx
 
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import LayerBlobs, write_weights
@@ -24,6 +25,7 @@ TYPES = {"conv1": "Convolution", "ip1": "InnerProduct"}
 
 SAMPLE = tuple(LayerBlobs(name, TYPES[name], blobs) for name, blobs in LAYERS.items())
 
+DENSE = {"ip1": "InnerProduct"}
 # The usual names of their arrays.
 USUAL = ("conv1.weight", "conv1.bias", "ip1.weight")
 
@@ -35,16 +37,17 @@ class FormatCase:
     """How to make the file, what reads it, and the types its layers and numbers then have.
 
     ``shapes`` are given where they are not those of the arrays, ``prefix`` where the layers'
-    names have one.
+    names have one, ``types`` and ``layers`` where they are not those above.
     """
 
     id: str
     format: str
     build: Callable[[Path], None]
     stored: str = "float32"
-    typed: bool = True
     shapes: dict[str, tuple[tuple[int, ...], ...]] | None = None
     prefix: str = ""
+    types: dict[str, str] = field(default_factory=lambda: TYPES)
+    layers: dict[str, tuple[np.ndarray, ...]] = field(default_factory=lambda: LAYERS)
 
 
 def _shape(blob: pb.BlobProto, array: np.ndarray) -> None:
@@ -208,6 +211,92 @@ def _safetensors(*names: str, code: str = "F32", dtype: str = "<f4") -> Callable
     return build
 
 
+def _onnx(path: Path) -> None:
+    """By ONNX's own library, without nodes: the names say which layers there are."""
+    arrays = zip(USUAL, (CONV, CONV_BIAS, IP), strict=True)
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in arrays]
+    graph = onnx.helper.make_graph([], "net", [], [], held)
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+def _onnx_typed(kind: int) -> Callable[[Path], None]:
+    """Numbers in the field of their type instead of raw bytes."""
+
+    def build(path: Path) -> None:
+        held = [
+            onnx.helper.make_tensor(name, kind, array.shape, array.ravel().tolist())
+            for name, array in zip(USUAL, (CONV, CONV_BIAS, IP), strict=True)
+        ]
+        graph = onnx.helper.make_graph([], "net", [], [], held)
+        path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+
+    return build
+
+
+def _onnx_beside(path: Path) -> None:
+    numbers, held = b"", []
+    for name, array in zip(USUAL, (CONV, CONV_BIAS, IP), strict=True):
+        tensor = onnx.numpy_helper.from_array(array, name)
+        onnx.external_data_helper.set_external_data(tensor, "w.bin", len(numbers), array.nbytes)
+        numbers += array.tobytes()
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        held.append(tensor)
+    (path.parent / "w.bin").write_bytes(numbers)
+    graph = onnx.helper.make_graph([], "net", [], [], held)
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+def _keras_named(place: str) -> Callable[[Path], None]:
+    """As Keras 2 wrote them: names in attributes, kernels HWIO and IO."""
+
+    def build(path: Path) -> None:
+        kernels = {"conv1": CONV.transpose(2, 3, 1, 0), "ip1": IP.T}
+        with h5py.File(path, "w") as file:
+            root = file.require_group(place) if place else file
+            root.attrs["layer_names"] = [b"data", b"conv1", b"ip1"]
+            root.create_group("data").attrs["weight_names"] = np.zeros(0)
+            for name, kernel in kernels.items():
+                root[f"{name}/{name}/kernel:0"] = kernel
+                names = [f"{name}/kernel:0"]
+                if name == "conv1":
+                    root[f"{name}/{name}/bias:0"] = CONV_BIAS
+                    names.append(f"{name}/bias:0")
+                root[name].attrs["weight_names"] = [text.encode() for text in names]
+
+    return build
+
+
+def _keras_numbered(path: Path) -> None:
+    """As Keras 3 writes them: numbered arrays in groups named after the layers' classes."""
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = CONV.transpose(2, 3, 1, 0)
+        file["layers/conv2d/vars/1"] = CONV_BIAS
+        file["layers/conv2d/vars"].attrs["name"] = "conv1"
+        file["layers/dense/vars/0"] = IP.T
+        file["layers/dense/vars"].attrs["name"] = "ip1"
+        file["optimizer/vars/0"] = np.zeros(3)
+
+
+def _solverstate(*names: str) -> Callable[[Path], None]:
+    def build(path: Path) -> None:
+        state = pb.SolverState(iter=3, learned_net="net.caffemodel", history_name=names)
+        for array in (CONV, CONV_BIAS, IP):
+            _float(state.history.add(), array)
+        path.write_bytes(state.SerializeToString())
+
+    return build
+
+
+def _solverstate_hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["iter"] = 3
+        for index, array in enumerate((CONV, CONV_BIAS, IP)):
+            file[f"history/{index}"] = array
+
+
+HISTORY = {f"history/{index}": (array,) for index, array in enumerate((CONV, CONV_BIAS, IP))}
+
 CASES = (
     FormatCase("caffemodel/v0", "caffemodel", _v0, shapes=LEGACY_SHAPES),
     FormatCase("caffemodel/v1", "caffemodel", _v1(_legacy), shapes=LEGACY_SHAPES),
@@ -220,34 +309,64 @@ CASES = (
     FormatCase("caffemodel/v2-raw-float", "caffemodel", _v2(_raw(1, "<f4"))),
     FormatCase("caffemodel/v2-raw-half", "caffemodel", _v2(_raw(2, "<f2")), stored="float16"),
     FormatCase("caffemodel/v2-unpacked", "caffemodel", _wire(_unpacked)),
-    FormatCase("hdf5", "hdf5", _hdf5(""), typed=False),
-    FormatCase("hdf5/nested", "hdf5", _hdf5("teacher/"), typed=False, prefix="teacher/"),
-    FormatCase("npz", "npz", _npz(np.savez, "C"), typed=False),
-    FormatCase("npz/compressed", "npz", _npz(np.savez_compressed, "C"), typed=False),
-    FormatCase("npz/fortran", "npz", _npz(np.savez, "F"), typed=False),
+    FormatCase("hdf5", "hdf5", _hdf5(""), types={}),
+    FormatCase("hdf5/nested", "hdf5", _hdf5("teacher/"), types={}, prefix="teacher/"),
+    FormatCase("hdf5/written", "hdf5", _written("hdf5")),
+    FormatCase("keras/model", "keras", _keras_named("model_weights"), types=DENSE),
+    FormatCase("keras/named", "keras", _keras_named(""), types=DENSE),
+    FormatCase("keras/numbered", "keras", _keras_numbered, types=DENSE),
+    FormatCase("npz", "npz", _npz(np.savez, "C"), types={}),
+    FormatCase("npz/compressed", "npz", _npz(np.savez_compressed, "C"), types={}),
+    FormatCase("npz/fortran", "npz", _npz(np.savez, "F"), types={}),
     FormatCase("npz/written", "npz", _written("npz")),
-    FormatCase("safetensors", "safetensors", _safetensors(*USUAL), typed=False),
+    FormatCase("onnx", "onnx", _onnx, types={}),
+    FormatCase("onnx/beside", "onnx", _onnx_beside, types={}),
+    FormatCase(
+        "onnx/bfloat16",
+        "onnx",
+        _onnx_typed(onnx.TensorProto.BFLOAT16),
+        stored="bfloat16",
+        types={},
+    ),
+    FormatCase(
+        "onnx/double", "onnx", _onnx_typed(onnx.TensorProto.DOUBLE), stored="float64", types={}
+    ),
+    FormatCase("onnx/float", "onnx", _onnx_typed(onnx.TensorProto.FLOAT), types={}),
+    FormatCase(
+        "onnx/half", "onnx", _onnx_typed(onnx.TensorProto.FLOAT16), stored="float16", types={}
+    ),
+    FormatCase("onnx/written", "onnx", _written("onnx")),
+    FormatCase("safetensors", "safetensors", _safetensors(*USUAL), types={}),
     FormatCase(
         "safetensors/bfloat16",
         "safetensors",
         _safetensors(*USUAL, code="BF16"),
         stored="bfloat16",
-        typed=False,
+        types={},
     ),
     FormatCase(
         "safetensors/double",
         "safetensors",
         _safetensors(*USUAL, code="F64", dtype="<f8"),
         stored="float64",
-        typed=False,
+        types={},
     ),
     FormatCase(
         "safetensors/half",
         "safetensors",
         _safetensors(*USUAL, code="F16", dtype="<f2"),
         stored="float16",
-        typed=False,
+        types={},
     ),
     FormatCase("safetensors/written", "safetensors", _written("safetensors")),
+    FormatCase("solverstate", "solverstate", _solverstate(), types={}, layers=HISTORY),
+    FormatCase("solverstate/hdf5", "solverstate", _solverstate_hdf5, types={}, layers=HISTORY),
+    FormatCase(
+        "solverstate/named",
+        "solverstate",
+        _solverstate("a", "b", "c"),
+        types={},
+        layers=dict(zip("abc", HISTORY.values(), strict=True)),
+    ),
     FormatCase("torch/written", "torch", _written("torch")),
 )

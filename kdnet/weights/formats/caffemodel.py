@@ -26,12 +26,12 @@ from kdnet.weights.wire import (
     Field,
     WireError,
     fields,
+    read_text,
     read_varint,
     write_tag,
     write_varint,
 )
 
-_LONGEST_NAME_BYTES = 1 << 16
 _NET_NAME, _V1_LAYERS, _V2_LAYERS = 1, 2, 100
 # Number and wire type of the fields that a NetParameter can begin with.
 _FIRST_FIELDS = frozenset(
@@ -93,7 +93,7 @@ def read_layer(data: Buffer, outer: Field) -> WireLayer:
             others.append((start, field.stop))
         elif field.wire == LENGTH or field.number == numbers.type:
             known[field.number].append(field)
-    name = "".join(_text(data, field) for field in known[numbers.name][-1:])
+    name = "".join(read_text(data, field) for field in known[numbers.name][-1:])
     kind = _type(data, generation, known[numbers.type][-1:])
     blobs = tuple(known[numbers.blobs])
     kept = tuple(others) if generation == "V2" else ()
@@ -104,7 +104,7 @@ def _type(data: Buffer, generation: str, found: Sequence[Field]) -> str:
     """Today's name of the type that the layer's last field of it says."""
     if not found:
         return "" if generation == "V2" else _todays_type(generation, "")
-    kind = _text(data, found[0]) if found[0].wire == LENGTH else found[0].value
+    kind = read_text(data, found[0]) if found[0].wire == LENGTH else found[0].value
     return str(kind) if generation == "V2" else _todays_type(generation, kind)
 
 
@@ -134,7 +134,7 @@ def open_net(path: str) -> tuple[Buffer, str, tuple[Field, ...]]:
     try:
         for field in fields(data, 0, len(data)):
             if (field.number, field.wire) == (_NET_NAME, LENGTH):
-                net_name = _text(data, field)
+                net_name = read_text(data, field)
             elif field.number in (_V1_LAYERS, _V2_LAYERS) and field.wire == LENGTH:
                 found.append(field)
     except WireError as error:
@@ -174,15 +174,6 @@ def _decode(path: str, data: Buffer, found: Sequence[Field]) -> Iterator[LayerBl
             tuple(stored for _, stored in decoded),
             b"".join(data[start:stop] for start, stop in layer.others),
         )
-
-
-def _text(data: Buffer, found: Field) -> str:
-    if found.stop - found.start > _LONGEST_NAME_BYTES:
-        raise WireError(found.at, f"a name of {found.stop - found.start} bytes")
-    try:
-        return data[found.start : found.stop].decode()
-    except UnicodeDecodeError:
-        raise WireError(found.at, "a name that is not UTF-8") from None
 
 
 @functools.lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from math import prod
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -24,6 +25,7 @@ from kdnet.weights.tensors import (
     corrupt,
     item_bytes,
     little_endian,
+    size_bytes,
     storage_type,
     stream_of,
     unsupported,
@@ -155,7 +157,7 @@ class _Archive:
         check_shape(self._path, name, view.shape, storage.dtype)
         start, stop = self._place(f"data/{storage.key}")
         count = (stop - start) // item_bytes(storage.dtype)
-        size = int(np.prod(view.shape, dtype=object))
+        size = prod(view.shape)
         last = view.offset + sum(
             (size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True)
         )
@@ -169,10 +171,7 @@ class _Archive:
 
     def check_sharing(self, tensors: Iterable[Tensor]) -> None:
         """Refuse tensors that make far more of the file's numbers than there are."""
-        taken = sum(
-            int(np.prod(tensor.shape, dtype=object)) * item_bytes(tensor.dtype)
-            for tensor in tensors
-        )
+        taken = sum(size_bytes(tensor.shape, tensor.dtype) for tensor in tensors)
         if taken > _MOST_SHARING * len(self._data):
             corrupt(self._path, f"its tensors take {taken} bytes, it has {len(self._data)}")
 

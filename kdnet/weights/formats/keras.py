@@ -1,0 +1,204 @@
+"""Keras's HDF5 files: whole models and weights of Keras 2, and ``.weights.h5`` of Keras 3.
+
+Kernels, dense layers, normalisations and recurrent gates become Caffe's by the rules of
+:mod:`kdnet.weights.layout`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kdnet.errors import WeightsError, fail
+from kdnet.weights.hdf5 import SIGNATURE, child, kind_of, open_hdf5, read_array
+from kdnet.weights.keras_config import Config, read_config
+from kdnet.weights.layout import flatten_to_channels_first
+from kdnet.weights.model import Array, LayerBlobs
+from kdnet.weights.registry import Stream, weight_format
+from kdnet.weights.tensors import Tensor, check_text, corrupt, layers_of
+
+# The arrays of each class of layer, in Keras's order, for files that only number them.
+_VARIABLES = {
+    **dict.fromkeys(
+        [f"conv{axes}d{kind}" for axes in "123" for kind in ("", "_transpose")] + ["dense"],
+        ("kernel", "bias"),
+    ),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "depthwise_conv2d": ("depthwise_kernel", "bias"),
+    "embedding": ("embeddings",),
+    "gru": ("kernel", "recurrent_kernel", "bias"),
+    "layer_normalization": ("gamma", "beta"),
+    "lstm": ("kernel", "recurrent_kernel", "bias"),
+    "p_re_lu": ("alpha",),
+    "separable_conv2d": ("depthwise_kernel", "pointwise_kernel", "bias"),
+}
+# Keras leaves gamma, beta or both out: how many arrays there are says which only at the ends.
+_STATISTICS = ("moving_mean", "moving_variance")
+_NO_WEIGHTS = ("seed_generator", "optimizer", "optimizer_weights", "metrics")
+_DEEPEST = 32
+_UNKNOWN_FLATTEN = (
+    "this file does not say where a Flatten is: the columns of a dense layer behind one are still "
+    "in the order of rows, columns, channels"
+)
+
+Group = dict[str, Tensor]
+
+
+def _is_keras(path: str, head: bytes) -> bool:
+    return head.startswith(SIGNATURE) and kind_of(path) == "keras"
+
+
+@weight_format("keras", sniff=_is_keras)
+def read_keras(path: str) -> Stream:
+    """Read what Keras's ``save`` and ``save_weights`` write into an .h5 file.
+
+    A dense layer behind a Flatten of channels-last maps gets its columns in Caffe's order where
+    the file has the model's configuration; a note says so where it has not.
+
+    Raises:
+        WeightsError: ``foreign-weights`` without arrays, ``truncated-weights``,
+            ``corrupt-weights``, ``weights-too-large``.
+    """
+    with open_hdf5(path) as file:
+        config = read_config(file.attrs.get("model_config"))
+        found = dict(_named(path, file, config) if _has_names(file) else _numbered(path, file))
+    if not any(found.values()):
+        fail(WeightsError, "foreign-weights", f'"{path}" is a Keras file without arrays')
+    if config is None:
+        return Stream("", _layers(path, found, {}), (_UNKNOWN_FLATTEN,))
+    return Stream("", _layers(path, found, config.flattened))
+
+
+def _layers(
+    path: str, found: Mapping[str, Group], channels: Mapping[str, int]
+) -> Iterator[LayerBlobs]:
+    with open_hdf5(path):
+        for name, group in found.items():
+            for layer in layers_of(name, group):
+                yield _unflattened(layer, channels.get(layer.name, 0))
+
+
+def _unflattened(layer: LayerBlobs, channels: int) -> LayerBlobs:
+    if not channels or layer.type != "InnerProduct" or layer.blobs[0].shape[1] % channels:
+        return layer
+    moved = flatten_to_channels_first(layer.blobs[0], channels)
+    return replace(layer, blobs=(moved, *layer.blobs[1:]))
+
+
+def _tensor(path: str, place: str, dataset: Any) -> Tensor:
+    """A dataset, known by its place; it is opened again when it is read."""
+    check_text(path, place)
+    shape = getattr(dataset, "shape", None)
+    if shape is None:
+        corrupt(path, f'"{place}" is not an array')
+    return Tensor(place, shape, dataset.dtype.name, partial(_load, path, place))
+
+
+def _load(path: str, place: str) -> Array:
+    with open_hdf5(path) as file:
+        values, _ = read_array(path, f'"{place}"', child(file, place))
+    return values
+
+
+# --- Keras 2: the names are in attributes
+
+
+def _has_names(file: Any) -> bool:
+    return "layer_names" in file.attrs or "model_weights" in file
+
+
+def _named(path: str, file: Any, config: Config | None) -> Iterator[tuple[str, Group]]:
+    place = "" if "layer_names" in file.attrs else "model_weights/"
+    root = child(file, place)
+    for layer in _names(root, "layer_names"):
+        group = child(root, layer)
+        paths = _names(group, "weight_names") if group is not None else []
+        kind = config.classes.get(layer, layer) if config else layer
+        common = _common([_parts(name)[:-1] for name in paths])
+        groups: dict[str, Group] = {}
+        for name in paths:
+            *parent, leaf = _parts(name)
+            full = f"{place}{layer}/{name}"
+            if not set(parent) & set(_NO_WEIGHTS):
+                inner = groups.setdefault("/".join((layer, *parent[common:])), {})
+                inner[_leaf(kind, leaf.removesuffix(":0"))] = _tensor(
+                    path, full, child(file, full)
+                )
+        yield from groups.items()
+
+
+def _leaf(kind: str, leaf: str) -> str:
+    """Keras 3 calls the kernel of a depthwise convolution a kernel, as any other."""
+    return "depthwise_kernel" if leaf == "kernel" and "depthwise" in kind.lower() else leaf
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part]
+
+
+def _common(parents: list[list[str]]) -> int:
+    """How many parts all paths begin with."""
+    columns = zip(*parents, strict=False)
+    return next(
+        (at for at, column in enumerate(columns) if len(set(column)) > 1),
+        min(map(len, parents), default=0),
+    )
+
+
+def _names(group: Any, key: str) -> list[str]:
+    """The texts of an attribute, which Keras splits into several where it is long."""
+    texts: list[Any] = list(group.attrs.get(key, ()))
+    index = 0
+    while f"{key}{index}" in group.attrs:
+        texts += list(group.attrs[f"{key}{index}"])
+        index += 1
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+
+
+# --- Keras 3: a group of numbered arrays a layer
+
+
+def _numbered(path: str, file: Any) -> Iterator[tuple[str, Group]]:
+    for parts, variables in _variables(file, ()):
+        kept = [part for part in parts if part not in ("layers", "cell")]
+        if not kept or set(parts) & set(_NO_WEIGHTS):
+            continue
+        owner = child(file, "/".join((*parts[:-1], "vars"))) if parts[-1] == "cell" else variables
+        title = owner.attrs.get("name") if owner is not None else None
+        name = "/".join((*kept[:-1], str(title or kept[-1])))
+        leaves = _leaves(re.sub(r"_\d+$", "", kept[-1]), len(variables))
+        place = "/".join((*parts, "vars"))
+        yield (
+            name,
+            {
+                leaf: _tensor(path, f"{place}/{index}", child(variables, str(index)))
+                for index, leaf in enumerate(leaves)
+            },
+        )
+
+
+def _variables(group: Any, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every group ``vars`` with arrays, and the names that lead to it."""
+    import h5py
+
+    for name in group if len(parts) < _DEEPEST else ():
+        found = child(group, name)
+        if not isinstance(found, h5py.Group):
+            continue
+        if name != "vars":
+            yield from _variables(found, (*parts, name))
+        elif len(found):
+            yield parts, found
+
+
+def _leaves(kind: str, count: int) -> tuple[str, ...]:
+    """What the arrays of a layer of this class are; numbers where that is not certain."""
+    known = _VARIABLES.get(kind, ())
+    if kind == "batch_normalization" and count != len(known):
+        known = _STATISTICS if count == len(_STATISTICS) else ()
+    if len(known) < count or count < len(known) - 1:
+        return tuple(map(str, range(count)))
+    return known[:count]
