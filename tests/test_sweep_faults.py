@@ -14,9 +14,9 @@ from kdnet.compile import trace_forward
 from kdnet.errors import KdnetError, UsageError
 from kdnet.graph import Emitter
 from kdnet.net import NetModel, NetState, resolve_net
-from kdnet.runtime.sweep_axes import losses_of
-from kdnet.runtime.sweep_fields import find_field
-from kdnet.runtime.sweep_values import read_variable
+from kdnet.runtime.sweep.axes import losses_of
+from kdnet.runtime.sweep.fields import find_field
+from kdnet.runtime.sweep.values import read_variable
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_text
 
