@@ -274,7 +274,7 @@ def test_what_decides_nothing_leaves_the_folder(joined: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from kdnet.cli import main, _progress
+from kdnet.cli import main
 from kdnet.data import teacher_cache
 from kdnet.runtime import trainer
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,10 @@ from kdnet.cli._arguments import (
     seed,
     training,
 )
+from kdnet.cli._progress import bar
 
 if TYPE_CHECKING:
-    from kdnet.runtime.sweep import SweepOutcome
+    from kdnet.runtime.sweep import SweepOptions, SweepOutcome
     from kdnet.runtime.sweep.results import Summary
 
 NAME = "sweep"
@@ -79,9 +81,22 @@ def _side_by_side(text: str) -> int | None:
 def run(options: argparse.Namespace) -> int:
     """Run the sweep; the summary goes to stdout, the log to stderr."""
     from kdnet.runtime import CaffeLog, StopRequest
-    from kdnet.runtime.sweep import SweepOptions, run_sweep
+    from kdnet.runtime.sweep import run_sweep
 
-    wanted = SweepOptions(
+    with (
+        closing(CaffeLog(sys.stderr, options.log)) as log,
+        StopRequest() as stop,
+        bar(log) as show,
+    ):
+        outcome = run_sweep(_wanted(options, show), log, stop)
+    print(_as_json(outcome) if options.json else "\n".join(_table(outcome)))
+    return 0
+
+
+def _wanted(options: argparse.Namespace, show: Callable[[int, int], None]) -> SweepOptions:
+    from kdnet.runtime.sweep import SweepOptions
+
+    return SweepOptions(
         train=training(options, device=options.device, max_iter=options.max_iter, out=options.out),
         variables=tuple(options.variables),
         seeds=options.seeds,
@@ -90,11 +105,8 @@ def run(options: argparse.Namespace) -> int:
         fresh=options.fresh,
         snapshots=options.snapshots,
         nets=options.nets,
+        on_step=show,
     )
-    with closing(CaffeLog(sys.stderr, options.log)) as log, StopRequest() as stop:
-        outcome = run_sweep(wanted, log, stop)
-    print(_as_json(outcome) if options.json else "\n".join(_table(outcome)))
-    return 0
 
 
 def _table(outcome: SweepOutcome) -> list[str]:

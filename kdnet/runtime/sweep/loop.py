@@ -35,6 +35,7 @@ class StudentTrainer:
     Attributes:
         iteration: how many updates were made.
         diverged: the iteration at which each student's numbers ceased to be finite; None so far.
+        on_iteration: told the iteration after each.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class StudentTrainer:
     ) -> None:
         self.students = students
         self.iteration = 0
+        self.on_iteration: Callable[[int], None] = lambda _iteration: None
         self.diverged: list[int | None] = [None] * len(students.settings)
         self._message = students.solver.message
         self._rate = checked_rate(students.solver)
@@ -110,6 +112,7 @@ class StudentTrainer:
             if not self._tests and iteration:
                 self._score(values, seed, tell)
         self.iteration += 1
+        self.on_iteration(self.iteration)
 
     def _display(self) -> None:
         now = time.perf_counter()

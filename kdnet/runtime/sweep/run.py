@@ -6,7 +6,7 @@ import gc
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
@@ -60,6 +60,8 @@ class SweepOptions:
         fresh: forget the results of an earlier sweep in the folder.
         snapshots: write every student's weights.
         nets: write every setting's net and solver.
+        on_step: told after each step the updates of all students made so far, and those that
+            the sweep will make.
     """
 
     train: TrainOptions
@@ -70,6 +72,7 @@ class SweepOptions:
     fresh: bool = False
     snapshots: bool = False
     nets: bool = False
+    on_step: Callable[[int, int], None] = lambda _done, _all: None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class _Sweep:
     stop: StopRequest | None
     widest: int = 0
     audited: bool = False
+    updates: int = 0
+    all_updates: int = 0
 
     @property
     def table(self) -> str:
@@ -131,6 +136,7 @@ def run_sweep(
     sweep.results.drop(pending)
     if options.nets:
         _write_nets(sweep)
+    sweep.all_updates = sum(setting.solver.message.max_iter for setting in pending)
     for group in groups_of(pending):
         _run_group(sweep, group)
     return _finish(sweep, time.perf_counter() - began)
@@ -255,7 +261,13 @@ def _run_students(sweep: _Sweep, group: Group, settings: Sequence[Setting]) -> N
         def tell(iteration: int, scores: list[dict[str, float]]) -> None:
             _record(sweep, settings, iteration, scores)
 
+        def step(iteration: int) -> None:
+            made = sweep.updates + iteration * len(settings)
+            sweep.options.on_step(made, sweep.all_updates)
+
+        trainer.on_iteration = step
         trainer.solve(plan.seed, tell, sweep.stop)
+    sweep.updates += students.solver.message.max_iter * len(settings)
     sweep.widest = max(sweep.widest, len(settings))
     if sweep.options.snapshots:
         _save_students(sweep, trainer)
