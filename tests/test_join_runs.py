@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from joining import joined
-from small_nets import Ended, edit, ok, said, teacher_blobs
+from small_nets import Ended, edit, ok, run, said, teacher_blobs
 
 from kdnet.data import open_source
 from kdnet.data.lmdb_writer import write_database
@@ -337,3 +339,56 @@ def test_every_command_takes_a_description_for_its_net(nets: Path) -> None:
     ok("data", "soft-labels", "pair.prototxt", "--blob", "teacher/ip", "-o", "answers.npz")
     swept = ("--set", "lambda=0.5,0.9", "--max-iter", 1, "--device", "cpu", "--out", "swept")
     ok("sweep", "pair.prototxt", *swept)
+
+
+MODELS = Path(__file__).parent / "golden" / "onnx"
+SEEN = """
+layer { name: "seen" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 }
+    data_filler { type: "gaussian" } data_filler { type: "constant" } } }
+layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
+"""
+
+
+def test_an_onnx_model_is_named_as_a_teacher(workplace: Path) -> None:
+    shutil.copy(MODELS / "residual.onnx", workplace)
+    (workplace / "small.prototxt").write_text(SEEN)
+    ended = ok("join", "--teacher", "residual.onnx", "--student", "small.prototxt", "-o", "o.txt")
+    assert "still needed" not in ended.out
+    assert "Frozen, with the weights of its model." in (workplace / "o.txt").read_text()
+    trained = ok("train", "o.txt", "--device", "cpu", "--max-iter", 3)
+    assert outputs(trained)["ts_loss"] > 0
+    assert said(trained, r"teacher/residual +loaded, frozen")
+
+
+def test_a_model_s_closing_softmax_is_left_out(workplace: Path) -> None:
+    model = onnx.load(MODELS / "residual.onnx")
+    logits = model.graph.output[0].name
+    model.graph.node.append(onnx.helper.make_node("Softmax", [logits], ["p"]))
+    model.graph.output[0].name = "p"
+    onnx.save(model, workplace / "soft.onnx")
+    (workplace / "small.prototxt").write_text(SEEN)
+    ok("join", "--teacher", "soft.onnx", "--student", "small.prototxt", "-o", "o.txt")
+    assert f'output: "{logits}"' in (workplace / "o.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("edited", "why"),
+    [
+        ("open", 'the shape of its input "x" is open [model-as-net]'),
+        ("cut", '"bad.onnx" is not an ONNX model, or is cut short [not-a-model]'),
+    ],
+)
+def test_a_model_that_cannot_be_a_net_is_told_why(workplace: Path, edited: str, why: str) -> None:
+    model = onnx.load(MODELS / "residual.onnx")
+    if edited == "open":
+        model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    data = model.SerializeToString()
+    (workplace / "bad.onnx").write_bytes(data[: len(data) // 2] if edited == "cut" else data)
+    (workplace / "small.prototxt").write_text(SEEN)
+    ended = run("join", "--teacher", "bad.onnx", "--student", "small.prototxt", "-o", "o.txt")
+    assert ended.code == 1
+    assert why in ended.err
+    assert not (workplace / "o.txt").exists()

@@ -58,7 +58,7 @@ def write_join(
     if unknown:
         told.append(f"shapes and class counts are not checked: {unknown}")
     for member in joined.members:
-        if member.frozen and not member.entry.weights:
+        if member.frozen and not (member.entry.weights or member.brings_weights):
             told.append(f"still needed: the weights of {member.name} under its joined names")
     return [*told, f"next: {train}"]
 

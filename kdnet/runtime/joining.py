@@ -15,6 +15,7 @@ from kdnet.graph import Emitter
 from kdnet.layers import DataLayer, Trace, layer_class
 from kdnet.layers.base import ANY
 from kdnet.layers.data_layers import Input
+from kdnet.layers.onnx_model import ONNX
 from kdnet.layers.softmax import Softmax
 from kdnet.net import (
     LayerModel,
@@ -29,6 +30,7 @@ from kdnet.net import (
 from kdnet.net.flow import last_makers
 from kdnet.net.join import STUDENT, Joined, Kinds, LayerKind, Member, join, model_of
 from kdnet.net.solver import NET_FIELDS
+from kdnet.runtime.onnx_net import read_net_or_model
 from kdnet.schema import Located, read_net, read_prototxt
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
@@ -54,6 +56,7 @@ def _kind(model: LayerModel) -> LayerKind:
         roles=found.roles,
         least=bottoms[0],
         levels=bottoms[1] == ANY and found.roles == ("student", "teacher"),
+        whole=issubclass(found, ONNX),
         params=found.params_field,
     )
 
@@ -74,7 +77,7 @@ def _weights(model: LayerModel) -> int:
     return 0
 
 
-KINDS = Kinds(_kind, _weights)
+KINDS = Kinds(_kind, _weights, read_net_or_model)
 
 
 def read_description(path: str) -> Located[pb.JoinParameter]:

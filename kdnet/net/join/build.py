@@ -147,7 +147,9 @@ def _add_heads(losses: Losses, member: Member, part: Parts, factor: float, kinds
 
 def _about(member: Member, wiring: Wiring) -> str:
     facts = [f"{member.name}: {member.path}."]
-    if member.frozen:
+    if member.frozen and member.brings_weights:
+        facts.append("Frozen, with the weights of its model.")
+    elif member.frozen:
         facts.append(
             "Frozen: lr_mult and decay_mult 0; no fillers, a file must bring its weights."
         )

@@ -32,6 +32,10 @@ def find_logits(member: Member, kinds: Kinds) -> None:
     if final is not None:
         member.logits = final.bottoms[0]
         member.layers.remove(final)
+        return
+    answers = [one.tops[0] for one in member.layers if kinds.of(one).whole and len(one.tops) == 1]
+    if len(answers) == 1:
+        member.logits = answers[0]
 
 
 def require_logits(member: Member) -> None:

@@ -12,7 +12,7 @@ from kdnet.net.model import LayerModel
 from kdnet.net.rename import NAME_FIELD, Mapping, parse_rules
 from kdnet.net.solver import find_path
 from kdnet.net.state import NetState, is_included
-from kdnet.schema import Located, SourceMap, read_net
+from kdnet.schema import Located, SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 
 
@@ -59,7 +59,7 @@ def _read(
     if not entry.net or not Path(path).is_file():
         text = f'there is no net file "{entry.net}"' if entry.net else "no net is named"
         fail(NetError, "missing-net", f"{name}: {text}", span=at.span(("net",)))
-    net = read_net(path)
+    net = kinds.read(path)
     frozen = entry.frozen if entry.HasField("frozen") else role == TEACHER
     fixed = entry.phase == pb.TEST if entry.HasField("phase") else frozen
     alone = role == STUDENT and len(entries) == 1
@@ -83,8 +83,16 @@ def _read(
         data=data,
         layers=others,
         start=layers[0].position,
+        brings_weights=_brings_weights(others, kinds),
         tops=tuple(unique(top for layer in others for top in layer.tops)),
     )
+
+
+def _brings_weights(layers: Sequence[LayerModel], kinds: Kinds) -> bool:
+    """Whether some layers are whole models and no other one has weights."""
+    whole = [kinds.of(layer).whole for layer in layers]
+    others = (layer for layer, is_whole in zip(layers, whole, strict=True) if not is_whole)
+    return any(whole) and not any(kinds.weights(layer) for layer in others)
 
 
 def _layers(net: Located[pb.NetParameter], *, fixed: bool) -> list[LayerModel]:

@@ -9,7 +9,7 @@ from typing import Any
 from kdnet.errors import Span
 from kdnet.net.model import LayerModel
 from kdnet.net.rename import Mapping
-from kdnet.schema import SourceMap
+from kdnet.schema import Located, SourceMap, read_net
 from kdnet.schema import kdnet_pb2 as pb
 
 TEACHER, STUDENT = "teacher", "student"
@@ -23,7 +23,8 @@ class LayerKind:
     ``fed`` marks data layers that read nothing themselves, ``transforms`` those that crop and
     scale images; ``roles`` and the ``least`` number of bottoms are a loss's or a metric's, and
     ``params`` names the type's parameter field. ``levels`` marks losses that take features of any
-    number of levels, all of the student's before all of the teacher's.
+    number of levels, all of the student's before all of the teacher's. ``whole`` marks a net of
+    its own inside one layer, whose only top is its answer.
     """
 
     data: bool = False
@@ -35,6 +36,7 @@ class LayerKind:
     roles: tuple[str, ...] = ()
     least: int = 1
     levels: bool = False
+    whole: bool = False
     params: str = ""
 
     def role(self, bottom: int) -> str:
@@ -44,10 +46,11 @@ class LayerKind:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What whoever joins knows of layers: a layer's kind, and how many weights would train."""
+    """What whoever joins knows: a layer's kind, how many weights would train, and reading nets."""
 
     of: Callable[[LayerModel], LayerKind]
     weights: Callable[[LayerModel], int]
+    read: Callable[[str], Located[pb.NetParameter]] = read_net
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Member:
         layers: Its other layers, in order; those that nobody needs go.
         tops: The blobs that they make, before any went.
         start: Where its net begins.
+        brings_weights: Whether its layers hold their weights themselves, as ONNX models do.
         logits: The blob of class scores, "" for none.
         blobs: Its blobs, as they stand at its end, by the names that they have in the joined net.
         scores: The joined name of its class scores as losses between logits read them.
@@ -88,6 +92,7 @@ class Member:
     layers: list[LayerModel]
     tops: tuple[str, ...]
     start: Span | None = None
+    brings_weights: bool = False
     logits: str = ""
     blobs: dict[str, str] = field(default_factory=dict)
     scores: str = ""
