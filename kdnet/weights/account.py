@@ -12,13 +12,15 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.model import LayerBlobs
 from kdnet.weights.wire import WireError, fields
 
 KEY = "kdnet"
+# What a zip archive can hold, with room for an ending.
+_LONGEST_NAME_BYTES = 60_000
 # Under their usual names, so that other programs know them; a third blob is just a number.
 _LEAVES = {"BatchNorm": ("mean", "variance", "scale_factor")}
 _USUAL = ("weight", "bias")
@@ -66,19 +68,20 @@ class Account:
 class Naming:
     """Gives the arrays of a file their names, ``<layer>.weight`` and so on, each once."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, separator: str = "/") -> None:
         self._what = what
+        self._separator = separator
         self._used: set[str] = set()
 
     def names(self, layer: LayerBlobs) -> tuple[str, ...]:
         """The names of a layer's arrays.
 
         Raises:
-            WeightsError: ``unwritable-layer``: its name was used before.
+            WeightsError: ``unwritable-layer``: a layer before has them.
         """
-        usual = _LEAVES.get(layer.type, _USUAL)
+        usual = _LEAVES.get(layer.type, _USUAL) if self._separator == "." else ()
         leaves = [*usual, *map(str, range(len(usual), len(layer.blobs)))][: len(layer.blobs)]
-        return self.take(layer, [f"{layer.name}.{leaf}" for leaf in leaves])
+        return self.take(layer, (f"{layer.name}{self._separator}{leaf}" for leaf in leaves))
 
     def take(self, layer: LayerBlobs, names: Iterable[str]) -> tuple[str, ...]:
         """The same names, once it is sure that no layer before has them.
@@ -89,14 +92,19 @@ class Naming:
         taken = tuple(names)
         for name in taken:
             if name in self._used:
-                fail(
-                    WeightsError,
-                    "unwritable-layer",
-                    f'layer "{layer.name}": {self._what} would hold "{name}" twice',
-                    help=("rename one of the layers of that name, or write a .caffemodel",),
-                )
+                self._refuse(layer, f'it would hold "{name}" twice')
+            if "\0" in name or len(name.encode()) > _LONGEST_NAME_BYTES:
+                self._refuse(layer, "it has no room for such a name")
             self._used.add(name)
         return taken
+
+    def _refuse(self, layer: LayerBlobs, reason: str) -> NoReturn:
+        fail(
+            WeightsError,
+            "unwritable-layer",
+            f"layer {layer.name[:100]!a} cannot be written to {self._what}: {reason}",
+            help=("rename the layer, or write a .caffemodel",),
+        )
 
 
 def read_account(text: str | bytes | None) -> Account | None:

@@ -159,7 +159,7 @@ def _nearest_path(path: str) -> tuple[str, ...]:
 
 
 def _weights_inside(folder: Path) -> tuple[str, ...]:
-    endings = (".caffemodel", ".bin", ".h5", ".npz")
+    endings = (".caffemodel", ".bin", ".h5", ".npz", ".onnx", ".pt", ".pth", ".safetensors")
     with contextlib.suppress(OSError):
         found = sorted(p for p in folder.iterdir() if p.suffix in endings)
         return tuple(f'it contains "{p}"' for p in found[:3])

@@ -44,7 +44,7 @@ class Rule:
     """One kind of layer.
 
     ``needs`` are the arrays by which it is known, ``may`` those that it takes too where they are
-    there; ``fits`` looks at the shapes of both.
+    there; ``fits`` looks at the shapes of both. A layer that has one of ``never`` is another.
     """
 
     name: str
@@ -52,10 +52,13 @@ class Rule:
     may: tuple[str, ...]
     fits: Callable[[Shapes], bool]
     make: Callable[[Arrays], tuple[Made, ...]]
+    never: tuple[str, ...] = ()
 
     def takes(self, shapes: Shapes) -> tuple[str, ...]:
         """The arrays of a layer that this rule takes; none if it is not of this kind."""
         if not all(leaf in shapes for leaf in self.needs):
+            return ()
+        if any(leaf in shapes for leaf in self.never):
             return ()
         taken = (*self.needs, *(leaf for leaf in self.may if leaf in shapes))
         return taken if self.fits({leaf: shapes[leaf] for leaf in taken}) else ()
@@ -296,6 +299,7 @@ RULES = (
         ("bias",),
         lambda s: len(s["kernel"]) == 2 and _bias_fits(s, s["kernel"][1]),
         _keras_layer("InnerProduct", lambda kernel: np.ascontiguousarray(kernel.T)),
+        never=("recurrent_kernel",),
     ),
     Rule("keras/embedding", ("embeddings",), (), lambda _: True, only("Embed", "embeddings")),
     Rule(

@@ -160,8 +160,8 @@ class _Machine:
 
     def storage(self, _: Any) -> None:
         word, kind, key, *_ = self.pop()
-        if _a(str, word) != "storage" or _a(_Name, kind) not in _STORAGE_NAMES:
-            raise RefusedError(f'the outside object "{word}" of "{kind}"')
+        if _a(_Name, kind) not in _STORAGE_NAMES or word != "storage":
+            raise RefusedError(f'an outside object of "{kind}"')
         dtype = _STORAGES[kind.name]
         self._stack.append(Storage(dtype, _a(str, key)))
 

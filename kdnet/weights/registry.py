@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from kdnet.weights.model import LayerBlobs
+from kdnet.weights.model import Array, LayerBlobs
 
 HEAD_BYTES = 4096
 
@@ -14,6 +14,9 @@ Sniffer = Callable[[str, bytes], bool]
 Reader = Callable[[str], "Stream"]
 # Gets a new, empty file, the layers one at a time, and the net's name.
 Writer = Callable[[BinaryIO, Iterable[LayerBlobs], str], None]
+# Gets a new, empty file, named arrays one at a time, and what tells the text to keep with them
+# once the last one was taken.
+ArrayWriter = Callable[[BinaryIO, Iterable[tuple[str, Array]], Callable[[], str]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +37,24 @@ class WeightFormat:
 
     ``sniff`` gets the path and the first :data:`HEAD_BYTES` bytes. A format without a signature
     of its own has no ``sniff`` and is tried when no other format and no foreign file is known.
-    ``write`` is None for a format that is only read; ``suffixes`` are the endings of file names
-    that ask for the format.
+    A format that is written has ``write``, or ``write_arrays`` where a file is a list of named
+    arrays; ``separator`` then stands between a layer's name and what an array is there: ``.`` as
+    in conv1.weight, ``/`` as in conv1/0. ``suffixes`` are the endings of file names that ask for
+    the format.
     """
 
     name: str
     sniff: Sniffer | None
     read: Reader
     write: Writer | None = None
+    write_arrays: ArrayWriter | None = None
+    separator: str = "."
     suffixes: tuple[str, ...] = ()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether kdnet writes it."""
+        return self.write is not None or self.write_arrays is not None
 
 
 _formats: dict[str, WeightFormat] = {}
@@ -53,6 +65,8 @@ def weight_format(
     *,
     sniff: Sniffer | None,
     write: Writer | None = None,
+    write_arrays: ArrayWriter | None = None,
+    separator: str = ".",
     suffixes: tuple[str, ...] = (),
 ) -> Callable[[Reader], Reader]:
     """Register the decorated function as the reader of format ``name``."""
@@ -60,7 +74,8 @@ def weight_format(
     def register(read: Reader) -> Reader:
         if name in _formats:
             raise ValueError(f'weight format "{name}" is registered twice')
-        _formats[name] = WeightFormat(name, sniff, read, write, suffixes)
+        found = WeightFormat(name, sniff, read, write, write_arrays, separator, suffixes)
+        _formats[name] = found
         return read
 
     return register

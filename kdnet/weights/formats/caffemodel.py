@@ -32,6 +32,7 @@ from kdnet.weights.wire import (
     write_varint,
 )
 
+_MOST_PARTS = 1 << 18
 _NET_NAME, _V1_LAYERS, _V2_LAYERS = 1, 2, 100
 # Number and wire type of the fields that a NetParameter can begin with.
 _FIRST_FIELDS = frozenset(
@@ -93,6 +94,7 @@ def read_layer(data: Buffer, outer: Field) -> WireLayer:
             others.append((start, field.stop))
         elif field.wire == LENGTH or field.number == numbers.type:
             known[field.number].append(field)
+            _check_count(field.at, known[field.number])
     name = "".join(read_text(data, field) for field in known[numbers.name][-1:])
     kind = _type(data, generation, known[numbers.type][-1:])
     blobs = tuple(known[numbers.blobs])
@@ -137,6 +139,7 @@ def open_net(path: str) -> tuple[Buffer, str, tuple[Field, ...]]:
                 net_name = read_text(data, field)
             elif field.number in (_V1_LAYERS, _V2_LAYERS) and field.wire == LENGTH:
                 found.append(field)
+                _check_count(field.at, found)
     except WireError as error:
         if not _may_be_net(data):
             _foreign(path, "its first bytes are not those of a Caffe net")
@@ -144,6 +147,12 @@ def open_net(path: str) -> tuple[Buffer, str, tuple[Field, ...]]:
     if not found:
         _foreign(path, "it is not a Caffe net, or a net without layers")
     return data, net_name, tuple(found)
+
+
+def _check_count(at: int, found: Sequence[Field]) -> None:
+    # Damaged bytes may look like millions of empty ones.
+    if len(found) > _MOST_PARTS:
+        raise WireError(at, f"more than {_MOST_PARTS} layers or blobs")
 
 
 def _may_be_net(data: Buffer) -> bool:
@@ -213,16 +222,20 @@ def write_caffemodel(
 def encoded_bytes(layers: Sequence[LayerBlobs], *, net_name: str = "") -> int:
     """The size in bytes of what :func:`write_caffemodel` writes."""
     pieces = [piece for layer in layers for piece in _encode_layer(layer)]
-    return sum(map(len, _field(_NET_NAME, [net_name.encode()]) + pieces))
+    return sum(map(len, _encode_name(net_name) + pieces))
 
 
 Piece = bytes | memoryview
 
 
 def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
-    file.writelines(_field(_NET_NAME, [net_name.encode()]))
+    file.writelines(_encode_name(net_name))
     for layer in layers:
         file.writelines(_encode_layer(layer))
+
+
+def _encode_name(net_name: str) -> list[Piece]:
+    return _field(_NET_NAME, [net_name.encode()]) if net_name else []
 
 
 @weight_format(
@@ -238,7 +251,22 @@ def read_caffemodel(path: str) -> Stream:
         WeightsError: as :func:`open_net`; a damaged layer is found when it is reached.
     """
     data, net_name, found = open_net(path)
-    return Stream(net_name, _decode(path, data, found))
+    return Stream(net_name, _decode(path, data, found), _notes(data, found))
+
+
+def _notes(data: Buffer, found: Sequence[Field]) -> tuple[str, ...]:
+    """What has no room in layers of blobs: old layers' settings, other fields of the net."""
+    notes = []
+    old = sum(field.number == _V1_LAYERS for field in found)
+    if old:
+        notes.append(f"the settings of {old} layers of the old kind (V0, V1) are not kept")
+    kept = (_NET_NAME, _V1_LAYERS, _V2_LAYERS)
+    names = pb.NetParameter.DESCRIPTOR.fields_by_number
+    others = (f.number for f in fields(data, 0, len(data)) if f.number not in kept)
+    known = {names[number].name if number in names else "unknown ones" for number in others}
+    if known:
+        notes.append(f"fields of the net that are not kept: {', '.join(sorted(known))}")
+    return tuple(notes)
 
 
 def encode_blob(blob: Array) -> bytes:

@@ -38,8 +38,8 @@ def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
         root = out.create_group(_ROOT)
         for layer in layers:
             _check_name(layer.name)
-            names = [f"{layer.name}/{index}" for index in range(len(layer.blobs))]
-            account.add(layer, naming.take(layer, names))
+            names = naming.names(layer)
+            account.add(layer, names)
             try:
                 root.require_group(layer.name)
                 for name, blob in zip(names, layer.blobs, strict=True):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import IO, BinaryIO
 
 import numpy as np
 
 from kdnet.errors import KdnetError, WeightsError, fail
-from kdnet.weights.account import KEY, Account, AccountLayer, Naming, read_account
+from kdnet.weights.account import KEY, AccountLayer, read_account
 from kdnet.weights.blobs import as_float
 from kdnet.weights.files import check_memory, zip_names
 from kdnet.weights.model import Array, LayerBlobs
@@ -37,16 +37,15 @@ def _is_npz(path: str, head: bytes) -> bool:
     return all(name.endswith(_SUFFIX) for name in names)
 
 
-def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
-    account, naming = Account(net_name), Naming("the .npz file")
+def _write(
+    file: BinaryIO, arrays: Iterable[tuple[str, Array]], account: Callable[[], str]
+) -> None:
     with zipfile.ZipFile(file, "w") as archive:
-        for layer in layers:
-            names = [f"{layer.name}/{index}" for index in range(len(layer.blobs))]
-            account.add(layer, naming.take(layer, names))
-            for name, blob in zip(names, layer.blobs, strict=True):
-                _write_array(archive, name, blob)
-        text = account.text().encode()
-        _write_array(archive, KEY, np.frombuffer(text, np.uint8))
+        for name, array in arrays:
+            _write_array(archive, name, array)
+        text = account().encode()
+        if text:
+            _write_array(archive, KEY, np.frombuffer(text, np.uint8))
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
@@ -62,7 +61,7 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
         file.write(little_endian(array))
 
 
-@weight_format("npz", sniff=_is_npz, write=_write, suffixes=(".npz",))
+@weight_format("npz", sniff=_is_npz, write_arrays=_write, separator="/", suffixes=(".npz",))
 def read_npz(path: str) -> Stream:
     """Read what ``numpy.savez(path, **{"conv1/0": weight, "conv1/1": bias})`` writes.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -20,10 +20,10 @@ import numpy as np
 
 from kdnet.errors import WeightsError, fail
 from kdnet.weights import onnx_wire as wire
-from kdnet.weights.account import KEY, Account, Naming
+from kdnet.weights.account import KEY
 from kdnet.weights.files import Buffer, open_buffer
 from kdnet.weights.formats.caffemodel import damaged
-from kdnet.weights.model import Array, LayerBlobs
+from kdnet.weights.model import Array
 from kdnet.weights.nodes import layers_of_nodes
 from kdnet.weights.registry import Stream, weight_format
 from kdnet.weights.tensors import (
@@ -57,16 +57,14 @@ def _is_onnx(path: str, head: bytes) -> bool:
     return head[:1] == b"\x08" and wire.looks_like_model(open_buffer(path))
 
 
-def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
+def _write(
+    file: BinaryIO, arrays: Iterable[tuple[str, Array]], account: Callable[[], str]
+) -> None:
     """The graph's length comes before it and is known last: it waits in a file without a name."""
-    account, naming = Account(net_name), Naming("the .onnx file")
     with tempfile.TemporaryFile(dir=Path(file.name).parent) as graph:
-        for layer in layers:
-            names = naming.names(layer)
-            account.add(layer, names)
-            for name, blob in zip(names, layer.blobs, strict=True):
-                graph.writelines(_encode_array(name, blob))
-        graph.writelines(_field(2, (net_name or "weights").encode()))
+        for name, array in arrays:
+            graph.writelines(_encode_array(name, array))
+        graph.writelines(_field(2, b"weights"))
         size = graph.tell()
         _check_size(file.name, size)
         file.write(write_tag(1, VARINT) + write_varint(_IR_VERSION))
@@ -74,8 +72,9 @@ def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
         graph.seek(0)
         shutil.copyfileobj(graph, file, 1 << 20)
     file.writelines(_field(8, write_tag(2, VARINT) + write_varint(_OPSET)))
-    pair = (*_field(1, KEY.encode()), *_field(2, account.text().encode()))
-    file.writelines(_field(wire.METADATA, *pair))
+    text = account().encode()
+    if text:
+        file.writelines(_field(wire.METADATA, *_field(1, KEY.encode()), *_field(2, text)))
 
 
 def _check_size(path: str, size: int) -> None:
@@ -100,7 +99,7 @@ def _field(number: int, *parts: bytes | memoryview) -> tuple[bytes | memoryview,
     return write_tag(number, LENGTH) + write_varint(sum(map(len, parts))), *parts
 
 
-@weight_format("onnx", sniff=_is_onnx, write=_write, suffixes=(".onnx",))
+@weight_format("onnx", sniff=_is_onnx, write_arrays=_write, suffixes=(".onnx",))
 def read_onnx(path: str) -> Stream:
     """Read the float arrays that an ONNX model holds as initializers.
 

@@ -6,19 +6,18 @@ Source: the format's description in the safetensors project.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from kdnet.errors import WeightsError, fail
-from kdnet.weights.account import KEY, Account, Naming
+from kdnet.weights.account import KEY
 from kdnet.weights.files import Buffer, open_buffer
-from kdnet.weights.model import Array, LayerBlobs
+from kdnet.weights.model import Array
 from kdnet.weights.registry import Stream, weight_format
 from kdnet.weights.tensors import (
     Tensor,
@@ -50,27 +49,26 @@ _TYPES = {
 _CODES = {name: code for code, name in _TYPES.items()}
 
 
-def _is_safetensors(path: str, head: bytes) -> bool:
+def _is_safetensors(_path: str, head: bytes) -> bool:
     if len(head) <= _LENGTH_BYTES or head[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":
         return False
-    size = int.from_bytes(head[:_LENGTH_BYTES], "little")
     # A text file may have its ninth letter there too: its first eight make a huge number.
-    return size <= max(os.path.getsize(path), _LONGEST_HEADER)
+    return int.from_bytes(head[:_LENGTH_BYTES], "little") < 1 << 40
 
 
-def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
+def _write(
+    file: BinaryIO, arrays: Iterable[tuple[str, Array]], account: Callable[[], str]
+) -> None:
     """The header comes first and is known last: the numbers wait in a file without a name."""
     header: dict[str, Any] = {_METADATA: {}}
-    account, naming, at = Account(net_name), Naming("the .safetensors file"), 0
+    at = 0
     with tempfile.TemporaryFile(dir=Path(file.name).parent) as numbers:
-        for layer in layers:
-            names = naming.names(layer)
-            account.add(layer, names)
-            for name, blob in zip(names, layer.blobs, strict=True):
-                header[name] = _entry(blob, at)
-                at += blob.nbytes
-                numbers.write(little_endian(blob))
-        header[_METADATA] = {KEY: account.text()}
+        for name, array in arrays:
+            header[name] = _entry(array, at)
+            at += array.nbytes
+            numbers.write(little_endian(array))
+        told = account()
+        header[_METADATA] = {KEY: told} if told else {"format": "pt"}
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % _LENGTH_BYTES)
         file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
@@ -83,7 +81,9 @@ def _entry(blob: Array, at: int) -> dict[str, Any]:
     return {"dtype": code, "shape": blob.shape, "data_offsets": [at, at + blob.nbytes]}
 
 
-@weight_format("safetensors", sniff=_is_safetensors, write=_write, suffixes=(".safetensors",))
+@weight_format(
+    "safetensors", sniff=_is_safetensors, write_arrays=_write, suffixes=(".safetensors",)
+)
 def read_safetensors(path: str) -> Stream:
     """Read a .safetensors file; nothing in it but numbers is ever believed.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
 from typing import Any, BinaryIO, NoReturn
@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from kdnet.errors import WeightsError, fail
-from kdnet.weights.account import KEY, Account, Naming
+from kdnet.weights.account import KEY
 from kdnet.weights.files import Buffer, open_buffer, zip_names
-from kdnet.weights.model import Array, LayerBlobs
+from kdnet.weights.model import Array
 from kdnet.weights.pickles import RefusedError, View, read_pickle, write_pickle
 from kdnet.weights.registry import Stream, weight_format
 from kdnet.weights.tensors import (
@@ -57,20 +57,18 @@ def _is_torch(path: str, head: bytes) -> bool:
     return any(name.endswith("/data.pkl") for name in names)
 
 
-def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
+def _write(
+    file: BinaryIO, arrays: Iterable[tuple[str, Array]], account: Callable[[], str]
+) -> None:
     """A dict of tensors, each with a storage of its own; ``torch.load`` reads it."""
-    account, naming = Account(net_name), Naming("the checkpoint")
     views: dict[str, tuple[str, str, tuple[int, ...]]] = {}
     with zipfile.ZipFile(file, "w") as archive:
-        for layer in layers:
-            names = naming.names(layer)
-            account.add(layer, names)
-            for name, blob in zip(names, layer.blobs, strict=True):
-                key = str(len(views))
-                views[name] = (key, blob.dtype.name, blob.shape)
-                _write_member(archive, f"data/{key}", little_endian(blob))
+        for name, array in arrays:
+            key = str(len(views))
+            views[name] = (key, array.dtype.name, array.shape)
+            _write_member(archive, f"data/{key}", little_endian(array))
         _write_member(archive, "byteorder", memoryview(b"little"))
-        _write_member(archive, f"{KEY}.json", memoryview(account.text().encode()))
+        _write_member(archive, f"{KEY}.json", memoryview(account().encode()))
         _write_member(archive, "version", memoryview(b"3\n"))
         _write_member(archive, "data.pkl", memoryview(write_pickle(views)))
 
@@ -86,7 +84,7 @@ def _write_member(archive: zipfile.ZipFile, name: str, content: memoryview) -> N
         file.write(content)
 
 
-@weight_format("torch", sniff=_is_torch, write=_write, suffixes=(".pt", ".pth"))
+@weight_format("torch", sniff=_is_torch, write_arrays=_write, suffixes=(".pt", ".pth"))
 def read_torch(path: str) -> Stream:
     """Read a checkpoint of ``torch.save``: a state dict, or a dict that has one.
 
