@@ -31,8 +31,8 @@ def register(type_name: str, cls: type[Layer]) -> None:
 @cache
 def _classes() -> Mapping[str, type[Layer]]:
     package = importlib.import_module("kdnet.layers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
     return _CLASSES
 
 

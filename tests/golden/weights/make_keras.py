@@ -1,6 +1,6 @@
 """Write the Keras files here, and what the net computes; run with Keras 3 on any backend.
 
-    python make_keras.py
+python make_keras.py
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ def main() -> None:
         ]
     )
     rng = np.random.default_rng(7)
-    net.set_weights([rng.uniform(0.1, 1, w.shape).astype(w.dtype) - 0.4 * (w.ndim > 1)
-                     for w in net.get_weights()])
+    net.set_weights(
+        [
+            rng.uniform(0.1, 1, w.shape).astype(w.dtype) - 0.4 * (w.ndim > 1)
+            for w in net.get_weights()
+        ]
+    )
     x = rng.normal(size=(2, 6, 5, 2)).astype(np.float32)
     np.savez_compressed(HERE / "keras.npz", x=x, y=np.asarray(net.predict(x, verbose=0)))
     net.save(HERE / "keras_model.h5", include_optimizer=False)

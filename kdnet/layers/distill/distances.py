@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
-from kdnet.layers.features import FeatureLoss, length, mean_all, mean_square, unit
+from kdnet.layers.distill.features import FeatureLoss, length, mean_all, mean_square, unit
 
 COSINE_EPS = 1e-8
 

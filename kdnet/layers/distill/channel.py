@@ -6,7 +6,7 @@ from math import prod
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
-from kdnet.layers.features import FeatureLoss
+from kdnet.layers.distill.features import FeatureLoss
 
 
 @layer("ChannelWiseDistillation", params="channel_wise_distillation_param", bottoms=2)

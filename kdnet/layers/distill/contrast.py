@@ -10,8 +10,8 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Weight, layer
-from kdnet.layers.feature_blocks import constant, within_fan
-from kdnet.layers.features import item_rows, unit
+from kdnet.layers.distill.blocks import constant, within_fan
+from kdnet.layers.distill.features import item_rows, unit
 from kdnet.layers.normalization import LossLayer
 from kdnet.layers.trace import LabelCheck
 from kdnet.schema import kdnet_pb2 as pb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
-from kdnet.layers.feature_blocks import ConnectorLoss
+from kdnet.layers.distill.blocks import ConnectorLoss
 
 
 @layer("ActivationBoundary", params="activation_boundary_param", bottoms=2)

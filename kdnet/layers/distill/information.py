@@ -6,7 +6,7 @@ from math import expm1, log
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Weight, layer
-from kdnet.layers.features import FeatureLoss, mean_all, pointwise
+from kdnet.layers.distill.features import FeatureLoss, mean_all, pointwise
 from kdnet.schema import kdnet_pb2 as pb
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
-from kdnet.layers.soft_targets import SoftTargetLoss
+from kdnet.layers.distill.soft_targets import SoftTargetLoss
 
 
 class MadeTargets(SoftTargetLoss):

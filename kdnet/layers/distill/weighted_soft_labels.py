@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
+from kdnet.layers.distill.soft_targets import SoftTargetLoss, softened, times_t2
 from kdnet.layers.labels import Labels
-from kdnet.layers.soft_targets import SoftTargetLoss, softened, times_t2
 
 EPS = 1e-7
 

@@ -6,7 +6,14 @@ from math import prod
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
-from kdnet.layers.features import FeatureLoss, Spatial, mean_all, mean_square, same_space, unit
+from kdnet.layers.distill.features import (
+    FeatureLoss,
+    Spatial,
+    mean_all,
+    mean_square,
+    same_space,
+    unit,
+)
 from kdnet.layers.normalization import LossLayer
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.batch_norm import standardized
-from kdnet.layers.features import BATCH_NORM_EPS, FeatureLoss, Projector
+from kdnet.layers.distill.features import BATCH_NORM_EPS, FeatureLoss, Projector
 from kdnet.layers.trace import Trace
 from kdnet.net import LayerModel
 from kdnet.schema import kdnet_pb2 as pb

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Weight, layer
-from kdnet.layers.feature_blocks import ConnectorLoss
+from kdnet.layers.distill.blocks import ConnectorLoss
 
 # Below this share of negative values their mean is not computed but taken as −3 deviations.
 RARE = 0.001

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
-from kdnet.layers.features import FeatureLoss, mean_all, mean_square, unit
+from kdnet.layers.distill.features import FeatureLoss, mean_all, mean_square, unit
 from kdnet.schema import kdnet_pb2 as pb
 
 Kernel = pb.CorrelationCongruenceParameter

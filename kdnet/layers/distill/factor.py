@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Layer, Weight, layer
-from kdnet.layers.feature_blocks import batch_normalised, constant, convolved, within_fan
-from kdnet.layers.features import FeatureLoss, item_rows, mean_all, unit
+from kdnet.layers.distill.blocks import batch_normalised, constant, convolved, within_fan
+from kdnet.layers.distill.features import FeatureLoss, item_rows, mean_all, unit
 from kdnet.schema import kdnet_pb2 as pb
 
 SLOPE = 0.1

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import ANY, Weight, layer
-from kdnet.layers.feature_blocks import (
+from kdnet.layers.distill.blocks import (
     batch_normalised,
     constant,
     convolved,
     enlarged,
     within_fan,
 )
-from kdnet.layers.features import average_to, mean_square
+from kdnet.layers.distill.features import average_to, mean_square
 from kdnet.layers.normalization import LossLayer
 from kdnet.schema import kdnet_pb2 as pb
 

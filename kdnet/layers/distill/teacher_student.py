@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import ANY, layer
-from kdnet.layers.soft_targets import (
+from kdnet.layers.distill.soft_targets import (
     SoftTargetLoss,
     log_of,
     softened,

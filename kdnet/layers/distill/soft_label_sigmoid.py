@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
+from kdnet.layers.distill.soft_targets import softened, times_t2
 from kdnet.layers.normalization import LossLayer
-from kdnet.layers.soft_targets import softened, times_t2
 
 
 @layer(

@@ -1,0 +1,1 @@
+"""Losses between a student and its teachers: of class scores, and of features."""
