@@ -89,6 +89,25 @@ def test_the_example_takes_the_same_steps() -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.usefixtures("single")
+def test_scheduled_numbers_are_in_the_file() -> None:
+    """The example feeds them, and so takes the steps of a scheduled run."""
+    moving = (
+        'schedule { layer: "ts_loss" value: 2 value: 0 at: 0 at: 4 } '
+        'schedule { layer: "ts_loss" field: "temperature" value: 2 value: 5 at: 1 at: 3 }'
+    )
+    edit(Path("joined_solver.prototxt"), "max_iter: 6", f"max_iter: 6 {moving}")
+    compiled()
+    assert sorted(meaning("step.onnx")["scalars"]) == [
+        "scalar/ts_loss/loss_weight",
+        "scalar/ts_loss/temperature",
+    ]
+    losses, batches, _ = trained()
+    np.savez("batches.npz", **stacked(batches))
+    found = losses_in(example("step.onnx", "batches.npz").stdout)
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+
+
 def test_the_example_imports_only_the_runtime_and_numpy() -> None:
     tree = ast.parse(EXAMPLE.read_text())
     imported = {
