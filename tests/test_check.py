@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_nets import edit, ok, run
+from small_nets import DATA, STUDENT, TEACHER, edit, ok, run
 
 from kdnet.runtime.checks import check_codes
 
@@ -132,6 +132,35 @@ def test_losses_of_very_different_strength() -> None:
     (message,) = found()["unbalanced-losses"]
     assert message.startswith('the gradient of "ts_loss" is ')
     assert 'as large as that of "loss"' in message
+
+
+@pytest.mark.usefixtures("calm")
+def test_a_loss_that_a_schedule_starts_at_zero_is_not_compared() -> None:
+    with Path("joined_solver.prototxt").open("a") as file:
+        file.write('schedule { layer: "ts_loss" value: 0 value: 1 }\n')
+    assert found() == {}
+
+
+@pytest.mark.usefixtures("calm")
+def test_a_loss_of_several_temperatures_has_its_squares() -> None:
+    add("""
+    layer { name: "levels" type: "MultiLevelLogitDistillation" bottom: "student/ip2"
+            bottom: "teacher/ip" top: "levels" loss_weight: 0.02 }
+    """)
+    assert "temperature-without-square" not in found()
+
+
+def test_a_join_is_looked_at_with_the_weights_that_it_names(joined: Path) -> None:
+    Path("student.prototxt").write_text(DATA + STUDENT)
+    Path("teacher.prototxt").write_text(TEACHER)
+    Path("join.prototxt").write_text(
+        'teacher { net: "teacher.prototxt" rename: "{name}" weights: "teacher.caffemodel"'
+        ' logits: "teacher/ip" }\n'
+        'student { net: "student.prototxt" rename: "{name}" logits: "student/ip2" }\n'
+    )
+    assert joined
+    ended = ok("check", "join.prototxt", "--device", "cpu")
+    assert "looked at 24 items" in ended.err
 
 
 @pytest.mark.usefixtures("calm")
