@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +200,32 @@ def test_a_fault_of_the_source_leaves_the_old_file(name: str, tmp_path: Path) ->
         write_weights(path, [*stream.layers, *read_weights(cut).layers], format=name)
     assert path.read_bytes() == before
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "cut.caffemodel"]
+
+
+CONVERT = """
+import sys
+from kdnet.weights import stream_weights, write_weights
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) // 1024 for line in status if "VmHWM" in line)
+before = peak()
+_, stream = stream_weights(sys.argv[1])
+write_weights(sys.argv[2], stream.layers, format=sys.argv[3])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("name", ["caffemodel", "safetensors", "torch"])
+def test_memory_follows_the_largest_layer_and_not_the_file(name: str, tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    blob = np.zeros(1 << 20, np.float32)
+    layers = (LayerBlobs(f"ip{index}", "InnerProduct", (blob,)) for index in range(24))
+    write_weights(source, layers, format=name)
+    program = [sys.executable, "-c", CONVERT, str(source), str(copy), "safetensors"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    # Four megabytes a layer, 96 in all.
+    assert int(done.stdout) < 40
 
 
 def test_a_file_may_be_written_over_itself(tmp_path: Path) -> None:

@@ -139,6 +139,15 @@ def open_buffer(path: str) -> Buffer:
         _unreadable(path, error.strerror or str(error))
 
 
+def let_go(data: Buffer, size_bytes: int) -> None:
+    """Give back the memory that ``size_bytes`` just read from a mapping take; the file has them.
+
+    A file of any size then passes through in the memory of its largest array.
+    """
+    if size_bytes >= _MAP_FROM_BYTES and isinstance(data, mmap.mmap) and os.name != "nt":
+        data.madvise(mmap.MADV_DONTNEED)
+
+
 def _unreadable(path: str, reason: str, **more: object) -> NoReturn:
     fail(
         WeightsError, "unreadable-weights", f'cannot read weights from "{path}": {reason}', **more

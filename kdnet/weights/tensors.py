@@ -18,7 +18,7 @@ import numpy as np
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.account import Account, read_account
 from kdnet.weights.blobs import as_float
-from kdnet.weights.files import Buffer, check_memory
+from kdnet.weights.files import Buffer, check_memory, let_go
 from kdnet.weights.layout import Made, plan
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream
@@ -72,8 +72,10 @@ def as_values(stored: Array, dtype: str) -> Array:
 
 def decode(data: Buffer, start: int, shape: Sequence[int], dtype: str) -> Array:
     """The little-endian numbers at ``start``, by :func:`as_values`."""
-    values = np.frombuffer(data, storage_type(dtype), prod(shape), start)
-    return as_values(values.reshape(tuple(shape)), dtype)
+    stored = np.frombuffer(data, storage_type(dtype), prod(shape), start)
+    values = as_values(stored.reshape(tuple(shape)), dtype)
+    let_go(data, stored.nbytes)
+    return values
 
 
 def little_endian(blob: Array) -> memoryview:

@@ -17,7 +17,7 @@ from kdnet.errors import SchemaError, WeightsError, fail
 from kdnet.schema import SourceMap, upgrade_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights.blobs import decode_blob
-from kdnet.weights.files import Buffer, atomic_write, open_buffer
+from kdnet.weights.files import Buffer, atomic_write, let_go, open_buffer
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream, weight_format
 from kdnet.weights.wire import (
@@ -176,6 +176,7 @@ def _decode(path: str, data: Buffer, found: Sequence[Field]) -> Iterator[LayerBl
             decoded = [decode_blob(data, blob.start, blob.stop) for blob in layer.blobs]
         except WireError as error:
             damaged(path, len(data), error, where)
+        let_go(data, outer.stop - outer.start)
         yield LayerBlobs(
             layer.name,
             layer.type,

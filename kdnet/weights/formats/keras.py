@@ -6,6 +6,7 @@ Kernels, dense layers, normalisations and recurrent gates become Caffe's by the 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.hdf5 import SIGNATURE, child, kind_of, open_hdf5, read_array
+from kdnet.weights.hdf5_texts import read_texts
 from kdnet.weights.keras_config import Config, read_config
 from kdnet.weights.layout import flatten_to_channels_first
 from kdnet.weights.model import Array, LayerBlobs
@@ -63,7 +65,7 @@ def read_keras(path: str) -> Stream:
             ``corrupt-weights``, ``weights-too-large``.
     """
     with open_hdf5(path) as file:
-        config = read_config(file.attrs.get("model_config"))
+        config = read_config(next(iter(read_texts(path, file, "model_config")), None))
         found = dict(_named(path, file, config) if _has_names(file) else _numbered(path, file))
     if not any(found.values()):
         fail(WeightsError, "foreign-weights", f'"{path}" is a Keras file without arrays')
@@ -113,9 +115,9 @@ def _has_names(file: Any) -> bool:
 def _named(path: str, file: Any, config: Config | None) -> Iterator[tuple[str, Group]]:
     place = "" if "layer_names" in file.attrs else "model_weights/"
     root = child(file, place)
-    for layer in _names(root, "layer_names"):
+    for layer in _names(path, root, "layer_names"):
         group = child(root, layer)
-        paths = _names(group, "weight_names") if group is not None else []
+        paths = _names(path, group, "weight_names") if group is not None else []
         kind = config.classes.get(layer, layer) if config else layer
         common = _common([_parts(name)[:-1] for name in paths])
         groups: dict[str, Group] = {}
@@ -148,14 +150,15 @@ def _common(parents: list[list[str]]) -> int:
     )
 
 
-def _names(group: Any, key: str) -> list[str]:
+def _names(path: str, group: Any, key: str) -> list[str]:
     """The texts of an attribute, which Keras splits into several where it is long."""
-    texts: list[Any] = list(group.attrs.get(key, ()))
-    index = 0
-    while f"{key}{index}" in group.attrs:
-        texts += list(group.attrs[f"{key}{index}"])
-        index += 1
-    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+    texts = read_texts(path, group, key)
+    for index in itertools.count():
+        more = read_texts(path, group, f"{key}{index}")
+        if not more:
+            return texts
+        texts += more
+    return texts
 
 
 # --- Keras 3: a group of numbered arrays a layer
@@ -167,8 +170,8 @@ def _numbered(path: str, file: Any) -> Iterator[tuple[str, Group]]:
         if not kept or set(parts) & set(_NO_WEIGHTS):
             continue
         owner = child(file, "/".join((*parts[:-1], "vars"))) if parts[-1] == "cell" else variables
-        title = owner.attrs.get("name") if owner is not None else None
-        name = "/".join((*kept[:-1], str(title or kept[-1])))
+        title = next(iter(read_texts(path, owner, "name")), "") if owner is not None else ""
+        name = "/".join((*kept[:-1], title or kept[-1]))
         leaves = _leaves(re.sub(r"_\d+$", "", kept[-1]), len(variables))
         place = "/".join((*parts, "vars"))
         yield (

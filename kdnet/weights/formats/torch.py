@@ -14,7 +14,7 @@ import numpy as np
 
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.account import KEY
-from kdnet.weights.files import Buffer, open_buffer, zip_names
+from kdnet.weights.files import Buffer, let_go, open_buffer, zip_names
 from kdnet.weights.model import Array
 from kdnet.weights.pickles import RefusedError, View, read_pickle, write_pickle
 from kdnet.weights.registry import Stream, weight_format
@@ -178,7 +178,9 @@ class _Archive:
         numbers = np.frombuffer(self._data, stored, count, start)[view.offset :]
         strides = [stride * stored.itemsize for stride in view.strides]
         strided = np.lib.stride_tricks.as_strided(numbers, view.shape, strides, writeable=False)
-        return as_values(strided, view.storage.dtype)
+        values = as_values(strided, view.storage.dtype)
+        let_go(self._data, values.nbytes)
+        return values
 
     def _place(self, name: str) -> tuple[int, int]:
         """Where a member's bytes lie, once its checksum is right."""
@@ -205,6 +207,7 @@ class _Archive:
         with memoryview(self._data) as whole, whole[start:stop] as part:
             if zlib.crc32(part) != member.CRC:
                 corrupt(self._path, f'the checksum of its member "{name}" is wrong')
+        let_go(self._data, member.file_size)
         return start, stop
 
 
