@@ -283,6 +283,21 @@ def test_a_binary_head_counts_its_entries() -> None:
     assert as_text([score]).splitlines()[0] == 'binary head "b", 3 entries'
 
 
+def test_a_binary_head_may_follow_a_frozen_one() -> None:
+    text = (
+        dense("b", "x", 2)
+        + dense("t", "x", 2, SOME)
+        + """
+        layer { name: "p" type: "Sigmoid" bottom: "t" top: "p" }
+        layer { name: "l" type: "SigmoidCrossEntropyLoss" bottom: "b" bottom: "p" }
+        """
+    )
+    logits = np.array([[2.0, -1.0], [-3.0, 4.0]])
+    taught = np.array([[0.9, 0.2], [0.6, 0.8]])
+    score = score_of("b", forward_of(text), {"b": logits}, {"b": taught})
+    assert (score.entries, score.accuracy) == (4, 0.75)
+
+
 def test_json_that_cannot_be_written_is_told(joined: Path) -> None:
     ended = run("test", "student.prototxt", "--iterations", 1, "--json", "no/where.json")
     assert ended.code == 1

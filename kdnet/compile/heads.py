@@ -153,7 +153,10 @@ def _head(forward: Forward, read: _Read) -> Head | None:
         return None
     role = roles_of(read.layer)[predicted]
     kind = {"binary logits": "binary", "values": "values"}.get(role, "classes")
-    if kind != "classes" and read.parts[compared] not in (Part.DATA, Part.FIXED):
+    given = read.parts[compared] in (Part.DATA, Part.FIXED)
+    if kind == "values" and not given:
+        return None
+    if kind == "binary" and _scores(forward, read.bottoms[predicted])[1]:
         return None
     tensor, target = read.bottoms[predicted], read.bottoms[compared]
     axis = class_axis(read.layer) % tensor.rank if tensor.rank else 0

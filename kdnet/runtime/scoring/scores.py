@@ -63,7 +63,8 @@ class ClassifierScore:
 class BinaryScore:
     """A head of independent yes-or-no entries: how many have a target, and how many are right.
 
-    Entries with a target of 0.5 or more count as yes; ``loss`` is the mean cross entropy.
+    Entries with a target of 0.5 or more count as yes; ``loss`` is the mean cross entropy. Targets
+    may be a teacher's probabilities: then both tell how well it is followed.
     """
 
     blob: str
