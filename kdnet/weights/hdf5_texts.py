@@ -3,7 +3,7 @@
 libhdf5 trusts what a file says of texts of variable length, which is how h5py writes a str: of a
 damaged file it asks for gigabytes, or never returns. Such a text is a reference (length, address
 of a heap, number in the heap) in a message of the group's header; here the way there is walked
-with every step checked. Headers of version 1 are known, which h5py and Keras write.
+with every step checked.
 
 Source: HDF5 File Format Specification, version 3.0, III.E, IV.A.1.a, IV.A.2.m.
 """
@@ -21,6 +21,7 @@ from kdnet.weights.files import Buffer, open_buffer
 
 _ATTRIBUTE, _CONTINUATION = 0x000C, 0x0010
 _REFERENCE_BYTES = 16
+_MOST_MESSAGES = 1 << 12
 _LONGEST_HEADER_BYTES = 1 << 16
 # Objects of heaps that are looked at: a file of Keras has a few hundred.
 _MOST_OBJECTS = 1 << 18
@@ -34,6 +35,15 @@ class _Message(NamedTuple):
     kind: int
     start: int
     stop: int
+
+
+class _Form(NamedTuple):
+    """Sizes: of a message's kind and of all before its data, and of what is around a block."""
+
+    kind: int
+    prefix: int
+    before: int
+    after: int
 
 
 def read_texts(path: str, group: Any, key: str) -> list[str]:
@@ -75,7 +85,7 @@ def _fixed(group: Any, key: str, size_bytes: int) -> list[str]:
 
 
 def _damaged(path: str, key: str) -> NoReturn:
-    text = f'"{path}" is damaged: the texts of attribute "{key}" cannot be read'
+    text = f'"{path}" is damaged, or keeps the texts of attribute "{key}" in an unusual way'
     fail(WeightsError, "corrupt-weights", text)
 
 
@@ -101,24 +111,41 @@ def _references(data: Buffer, header: int, name: bytes) -> Iterator[tuple[int, i
 
 
 def _messages(data: Buffer, header: int) -> Iterator[_Message]:
-    """The messages of an object header of version 1, through all of its blocks."""
-    if _number(data, header, 1) != 1:
+    """The messages of an object's header, through all of its blocks."""
+    form, blocks = _header(data, header)
+    for _ in range(_MOST_MESSAGES):
+        if not blocks:
+            return
+        at, stop = blocks[0]
+        if at + form.prefix > stop:
+            del blocks[0]
+            continue
+        kind, length = _number(data, at, form.kind), _number(data, at + form.kind, 2)
+        message = _Message(kind, at + form.prefix, at + form.prefix + length)
+        if message.stop > min(stop, len(data)):
+            raise _Damage
+        if kind == _CONTINUATION:
+            start = _number(data, message.start, 8)
+            end = start + _number(data, message.start + 8, 8)
+            blocks.append((start + form.before, end - form.after))
+        yield message
+        blocks[0] = (message.stop, stop)
+
+
+def _header(data: Buffer, header: int) -> tuple[_Form, list[tuple[int, int]]]:
+    """How the messages of a header are told apart, and where its first block lies."""
+    if _number(data, header, 1) == 1:
+        start = header + 16
+        return _Form(2, 8, 0, 0), [(start, start + _number(data, header + 8, 4))]
+    if data[header : header + 5] != b"OHDR\x02":
         raise _Damage
-    left = _number(data, header + 2, 2)
-    blocks = [(header + 16, _number(data, header + 8, 4))]
-    while blocks and left:
-        at, size = blocks.pop(0)
-        stop = at + size
-        while at + 8 <= stop and left:
-            kind, length = _number(data, at, 2), _number(data, at + 2, 2)
-            message = _Message(kind, at + 8, at + 8 + length)
-            if message.stop > min(stop, len(data)):
-                raise _Damage
-            if kind == _CONTINUATION:
-                blocks.append((_number(data, at + 8, 8), _number(data, at + 16, 8)))
-            yield message
-            left -= 1
-            at = message.stop
+    flags = _number(data, header + 5, 1)
+    at = header + 6 + 16 * bool(flags & 0x20) + 4 * bool(flags & 0x10)
+    width = 1 << (flags & 3)
+    start = at + width
+    # With flag 4 the order in which messages were made follows their flags.
+    form = _Form(1, 6 if flags & 4 else 4, 4, 4)
+    return form, [(start, start + _number(data, at, width))]
 
 
 def _attribute(data: Buffer, message: _Message) -> tuple[bytes, int]:
