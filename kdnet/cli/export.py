@@ -79,7 +79,7 @@ def _add_measures(parser: argparse.ArgumentParser) -> None:
         "--iterations",
         type=count,
         metavar="N",
-        help="TEST batches for the accuracy (50 where the data is there; 0 for none)",
+        help="TEST batches for the accuracy (one pass, at most 50, if the data is there; 0 none)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -32,7 +32,7 @@ Array = NDArray[Any]
 class ExportOptions:
     """What ``kdnet export`` was asked for.
 
-    ``iterations`` None means 50 batches where the TEST data is there, 0 none at all.
+    ``iterations`` None means one pass, at most 50 batches, if the TEST data is there, 0 none at all.
     """
 
     path: str

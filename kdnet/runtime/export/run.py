@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -238,11 +239,21 @@ def _scores(work: _Work, candidates: Sequence[_Candidate]) -> tuple[list[float |
         if label is not None and candidate.exported is not None and candidate.part.loaded:
             fed = candidate.part.deploy.fed
             contenders[index] = Contender(candidate.exported, fed, label)
-    count = work.options.iterations or DEFAULT_ITERATIONS
+    count = work.options.iterations or _one_pass(work.sources)
     tallies = score(contenders.values(), work.sources, count)
     for index, tally in zip(contenders, tallies, strict=True):
         found[index] = tally.share
     return found, max((tally.counted for tally in tallies), default=0)
+
+
+def _one_pass(sources: Sequence[Source]) -> int:
+    """Batches that show each record once, as far as the default goes."""
+    passes = [
+        ceil(source.record_count / len(source.records(0)))
+        for source in sources
+        if source.record_count is not None
+    ]
+    return min([DEFAULT_ITERATIONS, *passes])
 
 
 def _label_of(part: Part, parts: Sequence[Part]) -> Label | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -183,7 +184,9 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 def _color(index: int, count: int) -> str:
     """From blue over green to red, so that neighbouring values look alike."""
     hue = 240 * (1 - index / max(1, count - 1))
-    return f"hsl({hue:.0f},70%,42%)"
+    # Hexadecimal, since many viewers of SVG have no hue and lightness.
+    red, green, blue = (round(255 * part) for part in hls_to_rgb(hue / 360, 0.42, 0.7))
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
