@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdnet.errors import WeightsError
+from kdnet.weights import read_weights
 from kdnet.weights.hdf5_texts import read_texts
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -96,3 +97,16 @@ def test_damaged_heaps_are_refused(old: bytes, new: bytes, tmp_path: Path) -> No
     path.write_bytes(content.replace(old, new))
     with pytest.raises(WeightsError, match="corrupt-weights"):
         texts(path, "a")
+
+
+def test_a_file_that_is_spread_over_several_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["data/ip/0"] = np.ones(3, np.float32)
+    assert len(read_weights(path).layers) == 1
+    content = bytearray(path.read_bytes())
+    # What libhdf5 would take memory for: 3 GiB of a driver's own words.
+    content[48:56] = (len(content)).to_bytes(8, "little")
+    path.write_bytes(content + b"\0\0\0\0" + (3 << 30).to_bytes(4, "little") + bytes(64))
+    with pytest.raises(WeightsError, match="it is part of several files"):
+        read_weights(path)

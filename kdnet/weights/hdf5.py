@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ def open_hdf5(path: str) -> Iterator[Any]:
     """
     import h5py
 
+    if _names_a_driver(path):
+        fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: it is part of several files')
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -43,10 +46,24 @@ def open_hdf5(path: str) -> Iterator[Any]:
         )
 
 
+def _names_a_driver(path: str) -> bool:
+    """Whether the file says how it is spread over several: libhdf5 takes its word for the size.
+
+    Source: HDF5 File Format Specification, version 3.0, II.A and II.B.
+    """
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        head = file.read(64)
+        place = {0: 48, 1: 52}.get(head[8] if len(head) == 64 else -1)
+        return place is not None and head[place : place + 8] != b"\xff" * 8
+    return False
+
+
 def kind_of(path: str) -> str:
     """Whose file it is: "keras", "solverstate", else "caffe"; damaged ones are "caffe" too."""
     import h5py
 
+    if _names_a_driver(path):
+        return "caffe"
     try:
         with h5py.File(path, "r") as file:
             # A Keras model may have a layer called data, so that the attribute is asked first.
