@@ -32,7 +32,7 @@ Array = NDArray[Any]
 class ExportOptions:
     """What ``kdnet export`` was asked for.
 
-    ``iterations`` None means one pass, at most 50 batches, if the TEST data is there, 0 none at all.
+    ``iterations`` None means one pass of the TEST data if it is there, at most 50 batches; 0 none.
     """
 
     path: str
