@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 _LONGEST = 1 << 24
+_MOST_LAYERS = 1 << 12
+_MODELS = ("Functional", "Model", "Sequential")
 # Layers whose tops have one channel a filter.
 _FILTERS = (
     "Conv1D",
@@ -21,7 +23,7 @@ _FILTERS = (
     "Conv2DTranspose",
     "Conv3DTranspose",
 )
-# Layers that pass on what they get, as far as the order of channels is concerned.
+# Layers without weights that pass on what they get in the same order.
 _PASSING = (
     "Activation",
     "ActivityRegularization",
@@ -31,11 +33,11 @@ _PASSING = (
     "GaussianDropout",
     "GaussianNoise",
     "LeakyReLU",
-    "PReLU",
     "ReLU",
     "Softmax",
     "SpatialDropout2D",
 )
+# Layers that keep the channels of what they get.
 _KEEPING = (
     *_PASSING,
     "Add",
@@ -49,6 +51,7 @@ _KEEPING = (
     "MaxPooling2D",
     "Maximum",
     "Multiply",
+    "PReLU",
     "Rescaling",
     "UpSampling2D",
     "ZeroPadding2D",
@@ -64,11 +67,13 @@ class _Layer(NamedTuple):
 class Config(NamedTuple):
     """What a model's configuration says: the class of each layer, and what dense ones flatten.
 
-    ``flattened`` has the channels of the maps whose Flatten a dense layer reads.
+    ``flattened`` has the channels of the maps whose Flatten a dense layer reads; ``unknown``
+    names layers whose columns or channels may be in Keras's order, or not.
     """
 
     classes: Mapping[str, str]
     flattened: Mapping[str, int]
+    unknown: tuple[str, ...]
 
 
 def read_config(text: Any) -> Config | None:
@@ -77,20 +82,25 @@ def read_config(text: Any) -> Config | None:
         return None
     try:
         layers = dict(_layers(json.loads(text)))
-        found = {
-            name: _channels(layers, _flatten_before(layers, layer.inputs))
+        flattened = {
+            name: _flattened(layers, layer.inputs)
             for name, layer in layers.items()
             if layer.kind == "Dense"
         }
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
         return None
     classes = {name: layer.kind for name, layer in layers.items()}
-    return Config(classes, {name: channels for name, channels in found.items() if channels})
+    inner = tuple(name for name, kind in classes.items() if kind in _MODELS)
+    unknown = tuple(name for name, channels in flattened.items() if channels is None)
+    known = {name: channels for name, channels in flattened.items() if channels}
+    return Config(classes, known, (*inner, *unknown))
 
 
 def _layers(model: Mapping[str, Any]) -> Iterator[tuple[str, _Layer]]:
     config = model["config"]
     rows = config["layers"] if isinstance(config, dict) else config
+    if len(rows) > _MOST_LAYERS:
+        raise ValueError
     names = {row["config"]["name"] for row in rows}
     before: tuple[str, ...] = ()
     for row in rows:
@@ -113,29 +123,32 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _flatten_before(layers: Mapping[str, _Layer], inputs: tuple[str, ...]) -> tuple[str, ...]:
-    """What is flattened before a layer; nothing if something else than a Flatten is there."""
+def _flattened(layers: Mapping[str, _Layer], inputs: tuple[str, ...]) -> int | None:
+    """The channels of the maps whose Flatten a layer reads; 0 for no Flatten, None if unknown."""
+    in_order = True
     for _ in layers:
         if len(inputs) != 1:
-            return ()
+            return 0
         layer = layers[inputs[0]]
         if layer.kind == "Flatten":
-            return layer.inputs if layer.config.get("data_format") != "channels_first" else ()
-        if layer.kind not in _PASSING:
-            return ()
+            return _channels(layers, layer.inputs) if in_order else None
+        if layer.kind not in _KEEPING:
+            return 0
+        # The weights of what stands between are in Keras's order too.
+        in_order &= layer.kind in _PASSING
         inputs = layer.inputs
-    return ()
+    return 0
 
 
-def _channels(layers: Mapping[str, _Layer], inputs: tuple[str, ...]) -> int:
-    """The channels of a top, 0 where they are not known."""
+def _channels(layers: Mapping[str, _Layer], inputs: tuple[str, ...]) -> int | None:
+    """The channels of a top in the last place, None where they are not known."""
     factor = 1
     for _ in layers:
         if not inputs:
-            return 0
+            return None
         layer = layers[inputs[0]]
         if layer.config.get("data_format") == "channels_first":
-            return 0
+            return 1
         if layer.kind in _FILTERS:
             return factor * int(layer.config["filters"])
         if layer.kind == "InputLayer":
@@ -143,11 +156,12 @@ def _channels(layers: Mapping[str, _Layer], inputs: tuple[str, ...]) -> int:
         if layer.kind == "DepthwiseConv2D":
             factor *= int(layer.config["depth_multiplier"])
         elif layer.kind not in _KEEPING:
-            return 0
+            return None
         inputs = layer.inputs
-    return 0
+    return None
 
 
 def _last_of_map(config: Mapping[str, Any]) -> int:
+    """The channels of an input; one where it has rows and columns only, or less."""
     shape: list[Any] = config.get("batch_shape") or config.get("batch_input_shape") or []
-    return int(shape[-1] or 0) if len(shape) == 4 else 0
+    return int(shape[-1]) if len(shape) == 4 else 1

@@ -45,6 +45,10 @@ _UNKNOWN_FLATTEN = (
     "this file does not say where a Flatten is: the columns of a dense layer behind one are still "
     "in the order of rows, columns, channels"
 )
+_UNKNOWN_ORDER = (
+    'what stands before or within "{}" is not known: columns of dense layers there may be in the '
+    "order of rows, columns, channels"
+)
 
 Group = dict[str, Tensor]
 
@@ -71,7 +75,8 @@ def read_keras(path: str) -> Stream:
         fail(WeightsError, "foreign-weights", f'"{path}" is a Keras file without arrays')
     if config is None:
         return Stream("", _layers(path, found, {}), (_UNKNOWN_FLATTEN,))
-    return Stream("", _layers(path, found, config.flattened))
+    notes = tuple(_UNKNOWN_ORDER.format(name) for name in config.unknown)
+    return Stream("", _layers(path, found, config.flattened), notes)
 
 
 def _layers(
