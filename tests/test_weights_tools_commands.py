@@ -342,15 +342,15 @@ def test_fields_that_rename_does_not_know_survive() -> None:
     assert Path("b.caffemodel").read_bytes() == expected
 
 
-def test_what_goes_lost_is_named() -> None:
+def test_what_is_not_kept_is_named() -> None:
     old = pb.NetParameter(name="net", input=["data"])
     layer = old.layers.add(name="fc", type=pb.V1LayerParameter.LayerType.INNER_PRODUCT)
     layer.blobs.add(data=[1, 2], shape=pb.BlobShape(dim=[2]))
     Path("old.caffemodel").write_bytes(old.SerializeToString())
     ended = weights("convert", "old.caffemodel", "-o", "b.npz")
     assert ended.err == (
-        "not carried over: 1 fields of the net beside its name and layers\n"
-        "not carried over: what 1 layers of Caffe's old form say beside name, type and blobs\n"
+        "note: the settings of 1 layers of the old kind (V0, V1) are not kept\n"
+        "note: fields of the net that are not kept: input\n"
     )
     assert weights("convert", "a.caffemodel", "-o", "b.npz").err == ""
     assert weights("rename", "old.caffemodel", "-o", "c", "--map", "fc=x").err == ""

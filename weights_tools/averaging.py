@@ -33,7 +33,7 @@ def average(
         shares: s, one a file; equal if empty.
 
     Returns:
-        What the written format cannot carry, in words.
+        What a user should know: how the files were understood, and what was not kept.
 
     Raises:
         UsageError: ``bad-shares``.

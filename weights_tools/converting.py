@@ -24,7 +24,7 @@ class Account:
 
     ``widened`` counts blobs of 16-bit floats that became 32-bit ones, ``cast`` blobs of another
     type; ``overflows`` counts values that became infinite, ``largest_error`` is the largest
-    |new - old| of the others. ``lost`` is what the format cannot carry, in words.
+    |new - old| of the others. ``notes`` is what a user should know of it.
     """
 
     layers: int = 0
@@ -33,7 +33,7 @@ class Account:
     cast: int = 0
     overflows: int = 0
     largest_error: float = 0.0
-    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def convert(path: str | os.PathLike[str], output: Output) -> Account:
@@ -50,7 +50,7 @@ def convert(path: str | os.PathLike[str], output: Output) -> Account:
     _, stream = stream_weights(source)
     layers = _counted(stream.layers, account)
     strict = replace(output, default=None)
-    account.lost = write_layers(layers, strict, [source], stream.net_name)
+    account.notes = write_layers(layers, strict, [source], stream.net_name)
     return account
 
 
@@ -83,7 +83,7 @@ def cast(
                 _refuse_overflow(source, f'layer "{layer.name}"', kind, account.overflows)
             yield replace(layer, blobs=blobs, stored=tuple(blob.dtype.name for blob in blobs))
 
-    account.lost = write_layers(layers(), output, [source], stream.net_name)
+    account.notes = write_layers(layers(), output, [source], stream.net_name)
     return account
 
 

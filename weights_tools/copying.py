@@ -22,7 +22,6 @@ from weights_tools.progress import Progress, silent
 _BLOCK_BYTES = 1 << 20
 # How much is written before the disk is told to begin.
 _FLUSH_BYTES = 8 << 20
-_NET_NAME = 1
 
 
 class Range(NamedTuple):
@@ -64,19 +63,6 @@ def open_wire(path: str) -> WireNet:
     except WireError as error:
         damaged(path, len(data), error, f"layer {len(found)}")
     return WireNet(path, data, net_name, tuple(found))
-
-
-def left_behind(net: WireNet) -> tuple[str, ...]:
-    """What of a binary NetParameter goes lost where its layers are decoded, in words."""
-    known = {_NET_NAME, *(layer.outer.number for layer in net.layers)}
-    others = sum(found.number not in known for found in fields(net.data, 0, len(net.data)))
-    old = sum(layer.generation != "V2" for layer in net.layers)
-    told = []
-    if others:
-        told.append(f"{others} fields of the net beside its name and layers")
-    if old:
-        told.append(f"what {old} layers of Caffe's old form say beside name, type and blobs")
-    return tuple(told)
 
 
 def renamed_net(net: WireNet, names: Sequence[str | None]) -> Iterator[Piece]:

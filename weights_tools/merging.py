@@ -22,7 +22,7 @@ class Merged:
 
     made: Renames
     settled: tuple[tuple[str, str, str], ...]
-    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -66,14 +66,14 @@ def merge(
     ]
     choice = _Choice(files, names)
     _settle(choice, prefer)
-    lost = _write(choice, output)
+    notes = _write(choice, output)
     made = tuple(
         (layer.name, name)
         for file, names in zip(files, choice.names, strict=True)
         for layer, name in zip(file.layers, names, strict=True)
         if name is not None and name != layer.name
     )
-    return Merged(made, tuple(dict.fromkeys(choice.settled)), lost)
+    return Merged(made, tuple(dict.fromkeys(choice.settled)), notes)
 
 
 def _fronts(paths: Sequence[str], prefixes: Mapping[str, str]) -> list[str]:

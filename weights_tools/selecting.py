@@ -18,7 +18,7 @@ class Selected:
 
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
-    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def extract(
@@ -52,11 +52,11 @@ def extract(
 
 
 def _write(source: str, output: Output, names: Sequence[str], kept: Collection[str]) -> Selected:
-    lost = write_selected(source, [name if name in kept else None for name in names], output)
+    notes = write_selected(source, [name if name in kept else None for name in names], output)
     return Selected(
         tuple(name for name in names if name in kept),
         tuple(name for name in names if name not in kept),
-        lost,
+        notes,
     )
 
 

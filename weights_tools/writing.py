@@ -9,7 +9,7 @@ from pathlib import Path
 from kdnet.weights import LayerBlobs, stream_weights, write_weights
 from kdnet.weights.reading import sniff_format
 from kdnet.weights.registry import registered_formats
-from weights_tools.copying import left_behind, open_wire, renamed_net, write_pieces
+from weights_tools.copying import open_wire, renamed_net, write_pieces
 from weights_tools.progress import Progress, silent
 
 CAFFEMODEL = "caffemodel"
@@ -62,7 +62,7 @@ def write_selected(source: str, names: Sequence[str | None], output: Output) -> 
     """Write a file's layers under ``names``, without those whose name is None.
 
     Returns:
-        What the written format cannot carry, in words.
+        What a user should know: how the files were understood, and what was not kept.
 
     Raises:
         WeightsError: as :func:`kdnet.weights.write_weights`.
@@ -85,13 +85,13 @@ def write_layers(
     """Write layers of the files ``sources`` as they come.
 
     Returns:
-        What the format cannot carry, in words.
+        What a user should know: how the files were understood, and what was not kept.
 
     Raises:
         WeightsError: as :func:`kdnet.weights.write_weights`.
     """
     done, size_bytes = 0, sum(Path(source).stat().st_size for source in sources)
-    lost = [what for path in sources for what in _left_behind(path)]
+    notes = [note for path in sources for note in stream_weights(path)[1].notes]
 
     def count(layer: LayerBlobs) -> None:
         nonlocal done
@@ -101,8 +101,4 @@ def write_layers(
     written = write_weights(
         output.path, layers, format=output.chosen, net_name=net_name, progress=count
     )
-    return (*dict.fromkeys(lost), *written.lost)
-
-
-def _left_behind(path: str) -> tuple[str, ...]:
-    return left_behind(open_wire(path)) if is_binary_net(path) else ()
+    return (*dict.fromkeys(notes), *written.lost)

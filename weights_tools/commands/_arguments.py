@@ -74,7 +74,7 @@ def say_mapped(pairs: Iterable[tuple[str, str]]) -> None:
         say(f"mapped {old} to {new}")
 
 
-def say_lost(lost: Iterable[str]) -> None:
-    """Name what the written format cannot carry, to stderr."""
-    for what in lost:
-        sys.stderr.write(f"not carried over: {what}\n")
+def say_notes(notes: Iterable[str]) -> None:
+    """What a user should know of how files were understood, and what was not kept, to stderr."""
+    for note in notes:
+        sys.stderr.write(f"note: {note}\n")

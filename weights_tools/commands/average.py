@@ -6,7 +6,7 @@ import argparse
 
 from kdnet.errors import UsageError, fail
 from weights_tools.averaging import average
-from weights_tools.commands._arguments import add_output, output, say, say_lost
+from weights_tools.commands._arguments import add_output, output, say, say_notes
 
 NAME = "average"
 HELP = "write the mean of several files' weights"
@@ -40,7 +40,7 @@ def shares(text: str) -> tuple[float, ...]:
 def run(args: argparse.Namespace) -> int:
     """Average; a line on what was written goes to stdout."""
     with output(args, "averaging") as target:
-        lost = average(args.files, target, shares(args.shares))
+        notes = average(args.files, target, shares(args.shares))
     say(f"{args.output}: the mean of {len(args.files)} files")
-    say_lost(lost)
+    say_notes(notes)
     return 0

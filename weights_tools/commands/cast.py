@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from weights_tools.commands._arguments import add_output, output, say, say_lost
+from weights_tools.commands._arguments import add_output, output, say, say_notes
 from weights_tools.converting import CASTS, cast
 
 NAME = "cast"
@@ -35,5 +35,5 @@ def run(args: argparse.Namespace) -> int:
     if account.overflows:
         line += f", {account.overflows} values became infinite"
     say(line)
-    say_lost(account.lost)
+    say_notes(account.notes)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from weights_tools.commands._arguments import add_output, output, say, say_lost
+from weights_tools.commands._arguments import add_output, output, say, say_notes
 from weights_tools.converting import convert
 
 NAME = "convert"
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     say(f"{args.output}: {account.layers} layers, {account.blobs} blobs")
     if account.widened:
         say(f"16-bit floats became 32-bit ones in {account.widened} blobs")
-    say_lost(account.lost)
+    say_notes(account.notes)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from weights_tools.commands._arguments import add_output, output, say, say_lost
+from weights_tools.commands._arguments import add_output, output, say, say_notes
 from weights_tools.selecting import extract
 
 NAME = "extract"
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
         found = extract(args.file, target, args.layers, allow_unmatched=args.allow_unmatched)
     for name in found.kept:
         say(f"kept {name}")
-    say_lost(found.lost)
+    say_notes(found.notes)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kdnet.errors import UsageError, fail
-from weights_tools.commands._arguments import add_output, output, say, say_lost, say_mapped
+from weights_tools.commands._arguments import add_output, output, say, say_mapped, say_notes
 from weights_tools.merging import FIRST, LAST, merge
 
 NAME = "merge"
@@ -44,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
     say_mapped(merged.made)
     for layer, kept, left_out in merged.settled:
         say(f"kept {layer} of {kept}, not that of {left_out}")
-    say_lost(merged.lost)
+    say_notes(merged.notes)
     return 0

@@ -12,8 +12,8 @@ from weights_tools.commands._arguments import (
     net_choice,
     output,
     say,
-    say_lost,
     say_mapped,
+    say_notes,
 )
 from weights_tools.fitting import check_fit, confirm, propose
 from weights_tools.mapping import read_map_file
@@ -97,11 +97,11 @@ def run(args: argparse.Namespace) -> int:
     if args.net and not args.allow_shape_change:
         check_fit(args.file, plan.names, net_choice(args.net, args))
     with output(args, "renaming") as target:
-        lost = write_selected(args.file, plan.names, target)
+        notes = write_selected(args.file, plan.names, target)
     say_mapped(plan.made)
     for name in plan.left_out:
         say(f"left out {name}: another layer has its new name")
-    say_lost(lost)
+    say_notes(notes)
     return 0
 
 

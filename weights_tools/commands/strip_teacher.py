@@ -10,7 +10,7 @@ from weights_tools.commands._arguments import (
     net_choice,
     output,
     say,
-    say_lost,
+    say_notes,
 )
 from weights_tools.selecting import strip_teacher
 
@@ -45,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
     for word, names in (("kept", found.kept), ("dropped", found.dropped)):
         for name in names:
             say(f"{word} {name}")
-    say_lost(found.lost)
+    say_notes(found.notes)
     return 0
