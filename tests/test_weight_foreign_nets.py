@@ -12,7 +12,7 @@ from oracles_layers import affine, batch_norm_stored, inner_product
 from oracles_recurrent import lstm
 
 from kdnet.errors import WeightsError
-from kdnet.weights import read_weights, stream_weights
+from kdnet.weights import assign, read_weights, stream_weights
 
 GOLDEN = Path(__file__).parent / "golden" / "weights"
 Blobs = dict[str, tuple[np.ndarray, ...]]
@@ -153,6 +153,11 @@ def test_keras_model() -> None:
     _, stream = stream_weights(GOLDEN / "keras_model.h5")
     assert stream.notes == ()
     np.testing.assert_allclose(keras_net(x, blobs_of("keras_model.h5")), y, atol=2e-6)
+
+
+def test_loading_tells_what_is_not_known() -> None:
+    _, audit = assign([], [read_weights(GOLDEN / "keras.weights.h5")])
+    assert any("does not say where a Flatten is" in text for text in audit.warnings)
 
 
 def test_keras_weights_alone_lack_the_flatten() -> None:

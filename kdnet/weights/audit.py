@@ -127,7 +127,8 @@ def audit_weights(
     values: Values = {}
     rows: list[AuditRow] = []
     faults: list[Diagnostic] = []
-    warnings = [text for file in files for text in _repeated(file)]
+    warnings = [f'"{file.path}": {note}' for file in files for note in file.notes]
+    warnings += [text for file in files for text in _repeated(file)]
     for target in targets:
         file, layer, found = _find(target, files, indexes)
         faults += found

@@ -32,10 +32,12 @@ class LayerBlobs:
 class WeightFile:
     """One weight file: where it was read, in which format, and its layers in file order.
 
-    A layer name may occur twice, as in the file; the first is the one that loads.
+    A layer name may occur twice, as in the file; the first is the one that loads. ``notes`` says
+    what a user should know of how the file was understood.
     """
 
     path: str
     format: str
     net_name: str
     layers: tuple[LayerBlobs, ...]
+    notes: tuple[str, ...] = ()

@@ -29,10 +29,12 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     Raises:
         WeightsError: ``missing-weights``, ``unreadable-weights``, ``foreign-weights`` (it says
             what the file looks like), ``truncated-weights``, ``corrupt-weights``,
-            ``weights-too-large`` or ``missing-blob``.
+            ``unsafe-weights`` (it wants code run, or a file elsewhere read),
+            ``unsupported-weights``, ``weights-too-large`` or ``missing-blob``.
     """
     found, stream = stream_weights(path)
-    return WeightFile(os.fspath(path), found.name, stream.net_name, tuple(stream.layers))
+    layers = tuple(stream.layers)
+    return WeightFile(os.fspath(path), found.name, stream.net_name, layers, stream.notes)
 
 
 def sniff_format(path: str) -> WeightFormat:

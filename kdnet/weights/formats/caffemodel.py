@@ -252,22 +252,7 @@ def read_caffemodel(path: str) -> Stream:
         WeightsError: as :func:`open_net`; a damaged layer is found when it is reached.
     """
     data, net_name, found = open_net(path)
-    return Stream(net_name, _decode(path, data, found), _notes(data, found))
-
-
-def _notes(data: Buffer, found: Sequence[Field]) -> tuple[str, ...]:
-    """What has no room in layers of blobs: old layers' settings, other fields of the net."""
-    notes = []
-    old = sum(field.number == _V1_LAYERS for field in found)
-    if old:
-        notes.append(f"the settings of {old} layers of the old kind (V0, V1) are not kept")
-    kept = (_NET_NAME, _V1_LAYERS, _V2_LAYERS)
-    names = pb.NetParameter.DESCRIPTOR.fields_by_number
-    others = (f.number for f in fields(data, 0, len(data)) if f.number not in kept)
-    known = {names[number].name if number in names else "unknown ones" for number in others}
-    if known:
-        notes.append(f"fields of the net that are not kept: {', '.join(sorted(known))}")
-    return tuple(notes)
+    return Stream(net_name, _decode(path, data, found))
 
 
 def encode_blob(blob: Array) -> bytes:
