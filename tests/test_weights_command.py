@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ from tables.formats import LAYERS, SAMPLE
 from kdnet.cli import main as kdnet
 from kdnet.cli import weights as cli
 from kdnet.weights import LayerBlobs, read_weights, write_caffemodel
+from weights_tools.progress import bar
+from weights_tools.writing import Output, write_selected
 
 ROOT = Path(__file__).parent.parent
 
@@ -140,3 +143,31 @@ def test_show_tells_types_and_bytes_as_stored(
     assert text.startswith(f"{path}: hdf5\n")
     assert text.endswith("1 layers, 1 blobs, 3 values, 6 bytes\n")
     assert "float16" in text
+
+
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = {}
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with bar("renaming") as progress:
+            progress(1 << 20, 2 << 20)
+        shown[type(stream)] = stream.getvalue()
+    assert shown[io.StringIO] == ""
+    assert "renaming" in shown[Terminal]
+    assert "1.0/2.1 MB" in shown[Terminal]
+
+
+@pytest.mark.parametrize("out", ["b.caffemodel", "b.npz"])
+def test_progress_ends_at_the_size_of_the_file(out: str, tmp_path: Path) -> None:
+    source = tmp_path / "a.caffemodel"
+    write_caffemodel(source, SAMPLE)
+    seen: list[tuple[int, int]] = []
+    output = Output(str(tmp_path / out), progress=lambda *at: seen.append(at))
+    write_selected(str(source), ["x" * 300, "ip1"], output)
+    done = [at for at, _ in seen]
+    assert done == sorted(done)
+    assert 0 < done[-1] <= seen[-1][1]
