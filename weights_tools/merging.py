@@ -9,6 +9,7 @@ from pathlib import Path
 from kdnet.errors import Diagnostic, Faults, UsageError, WeightsError, did_you_mean
 from kdnet.weights import LayerBlobs
 from weights_tools.copying import Piece, renamed_layer, renamed_net, write_pieces
+from weights_tools.difference import same_bytes
 from weights_tools.parameters import LayerInfo, Weights
 from weights_tools.renaming import Renames
 from weights_tools.writing import CAFFEMODEL, Output, write_layers
@@ -139,7 +140,7 @@ def _same(choice: _Choice, first: tuple[int, LayerInfo], second: tuple[int, Laye
         return False
     pairs = zip(first[1].parameters, second[1].parameters, strict=True)
     a, b = choice.files[first[0]], choice.files[second[0]]
-    return all(a[ours].tobytes() == b[theirs].tobytes() for ours, theirs in pairs)
+    return all(same_bytes(a[ours], b[theirs]) for ours, theirs in pairs)
 
 
 def _leave_out(choice: _Choice, index: int, name: str) -> None:
