@@ -124,6 +124,7 @@ class CachePlan:
             "records": count,
             "data": base.identity(),
             "layers": {f"{n:03} {_name(m)}": _layer_hash(m) for n, m in enumerate(layers)},
+            "ops": _ops_hash(self.cut),
             "constants": _constants_hash(self.cut),
             "weights": {
                 slot.name: _array_hash(values[slot.name]) for slot in self.cut.frozen.weights
@@ -346,6 +347,17 @@ def _constants_hash(cut: Cut) -> str:
     """A hash of what the frozen graph holds beside its weights, as an embedded model does."""
     arrays = [tensor.value for tensor in cut.constants if tensor.value is not None]
     return text_hash(*(_array_hash(array) for array in arrays))
+
+
+def _ops_hash(cut: Cut) -> str:
+    """A hash of what the frozen graph does, whatever the batch size.
+
+    An embedded model may change without its arrays or its layer.
+    """
+    nodes = cut.frozen.program.model.graph.node
+    return text_hash(
+        *(f"{node.op_type} {[str(attribute) for attribute in node.attribute]}" for node in nodes)
+    )
 
 
 def _array_hash(array: Array) -> str:
