@@ -14,6 +14,7 @@ import pytest
 from tables.formats import CASES, message
 
 from kdnet.errors import WeightsError
+from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import read_weights, stream_weights
 
 
@@ -313,3 +314,17 @@ def test_a_configuration_that_says_nothing_is_told(config: str, tmp_path: Path) 
     _, stream = stream_weights(tmp_path / "a")
     assert "does not say where a Flatten is" in stream.notes[0]
     assert [layer.name for layer in stream.layers] == ["fc"]
+
+
+def test_what_a_caffemodel_cannot_keep_is_told(tmp_path: Path) -> None:
+    net = pb.NetParameter(name="n", input=["data"], force_backward=True)
+    net.layer.add(name="a", type="X")
+    (tmp_path / "a").write_bytes(net.SerializeToString())
+    _, stream = stream_weights(tmp_path / "a")
+    assert stream.notes == ("fields of the net that are not kept: force_backward, input",)
+    net = pb.NetParameter(name="n")
+    net.layers.add(name="a")
+    (tmp_path / "a").write_bytes(net.SerializeToString())
+    _, stream = stream_weights(tmp_path / "a")
+    assert stream.notes == ("the settings of 1 layers of the old kind (V0, V1) are not kept",)
+    assert read_weights(tmp_path / "a").doubts == ()

@@ -127,7 +127,7 @@ def audit_weights(
     values: Values = {}
     rows: list[AuditRow] = []
     faults: list[Diagnostic] = []
-    warnings = [f'"{file.path}": {note}' for file in files for note in file.notes]
+    warnings = [f'"{file.path}": {doubt}' for file in files for doubt in file.doubts]
     warnings += [text for file in files for text in _repeated(file)]
     for target in targets:
         file, layer, found = _find(target, files, indexes)

@@ -32,12 +32,12 @@ class LayerBlobs:
 class WeightFile:
     """One weight file: where it was read, in which format, and its layers in file order.
 
-    A layer name may occur twice, as in the file; the first is the one that loads. ``notes`` says
-    what a user should know of how the file was understood.
+    A layer name may occur twice, as in the file; the first is the one that loads. ``doubts``
+    says what a user should know of how the layers were understood.
     """
 
     path: str
     format: str
     net_name: str
     layers: tuple[LayerBlobs, ...]
-    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     """
     found, stream = stream_weights(path)
     layers = tuple(stream.layers)
-    return WeightFile(os.fspath(path), found.name, stream.net_name, layers, stream.notes)
+    return WeightFile(os.fspath(path), found.name, stream.net_name, layers, stream.doubts)
 
 
 def sniff_format(path: str) -> WeightFormat:

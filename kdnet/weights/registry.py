@@ -23,12 +23,19 @@ ArrayWriter = Callable[[BinaryIO, Iterable[tuple[str, Array]], Callable[[], str]
 class Stream:
     """A weight file being read: its net's name, and its layers one at a time.
 
-    ``notes`` says what a user should know of how the file was understood, a sentence each.
+    ``lost`` says what of the file is in no layer, ``doubts`` what a user should know of how the
+    layers were understood; a sentence each.
     """
 
     net_name: str
     layers: Iterator[LayerBlobs]
-    notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that is worth telling whoever converts the file."""
+        return self.lost + self.doubts
 
 
 @dataclass(frozen=True)

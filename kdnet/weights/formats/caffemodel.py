@@ -252,7 +252,22 @@ def read_caffemodel(path: str) -> Stream:
         WeightsError: as :func:`open_net`; a damaged layer is found when it is reached.
     """
     data, net_name, found = open_net(path)
-    return Stream(net_name, _decode(path, data, found))
+    return Stream(net_name, _decode(path, data, found), lost=_left_out(data, found))
+
+
+def _left_out(data: Buffer, found: Sequence[Field]) -> tuple[str, ...]:
+    """What has no room in layers of blobs: old layers' settings, other fields of the net."""
+    lost = []
+    old = sum(field.number == _V1_LAYERS for field in found)
+    if old:
+        lost.append(f"the settings of {old} layers of the old kind (V0, V1) are not kept")
+    kept = (_NET_NAME, _V1_LAYERS, _V2_LAYERS)
+    names = pb.NetParameter.DESCRIPTOR.fields_by_number
+    others = (f.number for f in fields(data, 0, len(data)) if f.number not in kept)
+    known = {names[number].name if number in names else "unknown ones" for number in others}
+    if known:
+        lost.append(f"fields of the net that are not kept: {', '.join(sorted(known))}")
+    return tuple(lost)
 
 
 def encode_blob(blob: Array) -> bytes:

@@ -74,9 +74,9 @@ def read_keras(path: str) -> Stream:
     if not any(found.values()):
         fail(WeightsError, "foreign-weights", f'"{path}" is a Keras file without arrays')
     if config is None:
-        return Stream("", _layers(path, found, {}), (_UNKNOWN_FLATTEN,))
-    notes = tuple(_UNKNOWN_ORDER.format(name) for name in config.unknown)
-    return Stream("", _layers(path, found, config.flattened), notes)
+        return Stream("", _layers(path, found, {}), doubts=(_UNKNOWN_FLATTEN,))
+    doubts = tuple(_UNKNOWN_ORDER.format(name) for name in config.unknown)
+    return Stream("", _layers(path, found, config.flattened), doubts=doubts)
 
 
 def _layers(

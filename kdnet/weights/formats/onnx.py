@@ -126,10 +126,10 @@ def read_onnx(path: str) -> Stream:
     found = model.texts.get(KEY)
     stream = accounted(path, tensors, data[found.start : found.stop] if found else None)
     left_out = len(model.arrays) - len(held)
-    notes = (f"left out {left_out} arrays of whole numbers",) if left_out else ()
+    lost = (f"left out {left_out} arrays of whole numbers",) if left_out else ()
     if stream is not None:
-        return Stream(stream.net_name, stream.layers, notes)
-    return Stream("", layers_of_nodes(model.nodes, tensors), notes)
+        return Stream(stream.net_name, stream.layers, lost)
+    return Stream("", layers_of_nodes(model.nodes, tensors), lost)
 
 
 class _Files:

@@ -61,7 +61,7 @@ def read_solverstate(path: str) -> Stream:
         "a solver state holds the history of the update rule; the weights are in its .caffemodel"
     )
     if is_hdf5:
-        return Stream("", _read_hdf5(path), (note,))
+        return Stream("", _read_hdf5(path), doubts=(note,))
     data = open_buffer(path)
     try:
         blobs, names = _parts(data)
@@ -69,7 +69,7 @@ def read_solverstate(path: str) -> Stream:
         damaged(path, len(data), error, "the state")
     if len(names) != len(blobs):
         names = [f"history/{index}" for index in range(len(blobs))]
-    return Stream("", _read(path, data, blobs, names), (note,))
+    return Stream("", _read(path, data, blobs, names), doubts=(note,))
 
 
 def _parts(data: Buffer) -> tuple[list[Field], list[str]]:

@@ -100,12 +100,12 @@ def read_torch(path: str) -> Stream:
         _refuse(path, str(error))
     except ValueError as error:
         corrupt(path, f"its pickle: {error}")
-    views, notes = _state_dict(path, found)
+    views, doubts = _state_dict(path, found)
     tensors = [archive.tensor(name, view) for name, view in views.items()]
     archive.check_sharing(tensors)
     text = archive.small(f"{KEY}.json", _LONGEST_ACCOUNT) if archive.has(f"{KEY}.json") else None
     stream = stream_of(path, tensors, text)
-    return Stream(stream.net_name, stream.layers, notes)
+    return Stream(stream.net_name, stream.layers, doubts=doubts)
 
 
 def _refuse(path: str, what: str) -> NoReturn:
