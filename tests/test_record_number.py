@@ -51,9 +51,9 @@ def test_numbers_follow_shuffled_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "text"),
     [
-        ('of: "imagse"', "no-numbered-layer", 'there is no data layer "imagse"'),
-        ("", "no-numbered-layer", "of is not given"),
-        ('of: "u"', "no-numbered-layer", "a DummyData layer has no records"),
+        ('of: "imagse"', "no-followed-layer", 'there is no data layer "imagse"'),
+        ("", "no-followed-layer", "of is not given"),
+        ('of: "u"', "no-followed-layer", "a DummyData layer has no records"),
         ('of: "i" batch_size: 3', "item-shape", "batch_size is 3, but"),
     ],
 )

@@ -186,9 +186,9 @@ def test_an_lmdb_and_hdf5_data_are_answered_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "build", "code", "text"),
     [
-        ('of: "imagse"', npz(logits=LOGITS), "no-answered-layer", 'no data layer "imagse"'),
-        ('of: "u"', npz(logits=LOGITS), "no-answered-layer", "a DummyData layer has no records"),
-        ("", npz(logits=LOGITS), "no-answered-layer", "of is not given"),
+        ('of: "imagse"', npz(logits=LOGITS), "no-followed-layer", 'no data layer "imagse"'),
+        ('of: "u"', npz(logits=LOGITS), "no-followed-layer", "a DummyData layer has no records"),
+        ("", npz(logits=LOGITS), "no-followed-layer", "of is not given"),
         ('of: "i"', npz(logits=LOGITS[:9]), "answer-count", "9 answers for the 10 records"),
         ('of: "i" batch_size: 3', npz(logits=LOGITS), "item-shape", "has batches of 4"),
         ('of: "i"', npz(logits=LOGITS[:, :5]), "answer-shape", "have 5 values, but num_classes"),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from kdnet.data.answers import REST, open_answers
 from kdnet.data.cache import Rows
 from kdnet.data.content import text_hash
 from kdnet.data.datum import Shape
+from kdnet.data.following import FollowingSource
 from kdnet.data.items import check_size, check_tops, positive
 from kdnet.data.located import blamed_on, existing, refuse
-from kdnet.data.source import Floats, Source, source
+from kdnet.data.source import Floats, source
 from kdnet.data.top_k import LOGITS, PROBABILITIES, whole
-from kdnet.errors import DataError, did_you_mean
+from kdnet.errors import DataError
 from kdnet.net import LayerModel
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
@@ -30,25 +29,24 @@ _FORMS = {
 
 
 @source("SoftLabels")
-class SoftLabels(Source):
+class SoftLabels(FollowingSource):
     """Rows of a file of answers, in the order in which another data layer shows its records.
 
     Parameters: source, dataset ("logits"), num_classes; of (the only data layer above);
         form (LOGITS), top_form (as form); top_k (all), floor; batch_size (that of the layer).
     Differs from Caffe: the layer is kdnet's own.
-    Faults: no-data-source, missing-data-source, no-answered-layer, answer-count, answer-shape,
+    Faults: no-data-source, missing-data-source, no-followed-layer, answer-count, answer-shape,
         answer-classes, answers-without-rest, answers-without-classes, item-shape, and those of
         the file.
     """
 
-    follows = True
+    params_field = _PARAM
 
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
         del shape
         super().__init__(layer, seed=seed)
         self._classes = _check(layer)
         param = layer.message.soft_labels_param
-        self._of: Source | None = None
         path = existing(layer, param.source, *_SOURCE)
         with blamed_on(layer, *_SOURCE):
             self._answers = open_answers(path, param.dataset, top_k=param.top_k > 0)
@@ -82,64 +80,26 @@ class SoftLabels(Source):
         size = layer.message.soft_labels_param.batch_size
         return ((size, classes),) if size else None
 
-    def attach(self, siblings: Mapping[str, Source]) -> None:
-        """Find the data layer whose records are answered.
+    def accept(self, name: str, count: int, batch_size: int) -> None:
+        """An answer a record.
 
         Raises:
-            DataError: no-answered-layer, answer-count, item-shape.
+            DataError: answer-count.
         """
-        known = {name: s for name, s in siblings.items() if not s.follows}
-        name = self.layer.message.soft_labels_param.of
-        name = name if name or len(known) != 1 else next(iter(known))
-        if name not in known:
-            what = f'there is no data layer "{name}"' if name else "of is not given"
-            hint = did_you_mean(name, known) or (f"data layers are {', '.join(known) or 'none'}",)
-            refuse(self.layer, "no-answered-layer", what, _PARAM, "of", help=hint)
-        of = known[name]
-        if of.record_count is None:
-            text = f'layer "{name}" shows no records that could be answered: {of.varies}'
-            refuse(self.layer, "no-answered-layer", text, _PARAM, "of")
-        if of.record_count != self._answers.count:
-            records = f'the {of.record_count} records of layer "{name}"'
-            text = f"{self._answers.count} answers for {records}"
+        if count != self._answers.count:
+            text = f'{self._answers.count} answers for the {count} records of layer "{name}"'
             refuse(self.layer, "answer-count", text, *_SOURCE)
-        size, stated = len(of.records(0)), self.layer.message.soft_labels_param.batch_size
-        if stated not in (0, size):
-            text = f'batch_size is {stated}, but layer "{name}" has batches of {size}'
-            refuse(self.layer, "item-shape", text, _PARAM, "batch_size")
-        check_size(self.layer, (size, self._classes))
-        self._of = of
-
-    @property
-    def answered(self) -> Source:
-        """The data layer whose records are answered.
-
-        Raises:
-            DataError: no-answered-layer: nothing is attached.
-        """
-        if self._of is None:
-            text = "its answers belong to the records of a data layer, and there is none here"
-            refuse(self.layer, "no-answered-layer", text, _PARAM, "of")
-        return self._of
+        check_size(self.layer, (batch_size, self._classes))
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """(N, classes)."""
-        return ((len(self.answered.records(0)), self._classes),)
+        return ((len(self.records(0)), self._classes),)
 
     @property
     def record_count(self) -> int:
         """A record an answer."""
         return self._answers.count
-
-    @property
-    def varies(self) -> str:
-        """Answers stay."""
-        return ""
-
-    def records(self, index: int) -> Rows:
-        """The records of batch ``index`` of the answered layer."""
-        return self.answered.records(index)
 
     def identity(self) -> dict[str, str]:
         """The file's contents and how they are read."""
@@ -152,7 +112,7 @@ class SoftLabels(Source):
 
     def batch(self, index: int) -> tuple[Floats, ...]:
         """The answers to the records of batch ``index``."""
-        rows = self.answered.records(index)
+        rows = self.records(index)
         arrays = self._read(rows)
         param = self.layer.message.soft_labels_param
         scores = self._whole(rows, arrays) if param.top_k else arrays[0].reshape(len(rows), -1)
