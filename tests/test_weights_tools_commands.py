@@ -13,7 +13,15 @@ from tables.formats import CONV, CONV_BIAS, IP, SAMPLE, message, wire_net
 
 import weights_tools
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.weights import LayerBlobs, format_names, read_weights, write_caffemodel, write_weights
+from kdnet.weights import (
+    LayerBlobs,
+    format_names,
+    read_weights,
+    stream_weights,
+    write_caffemodel,
+    write_weights,
+)
+from kdnet.weights.registry import Stream
 
 
 @pytest.fixture(autouse=True)
@@ -354,6 +362,18 @@ def test_what_is_not_kept_is_named() -> None:
     )
     assert weights("convert", "a.caffemodel", "-o", "b.npz").err == ""
     assert weights("rename", "old.caffemodel", "-o", "c", "--map", "fc=x").err == ""
+
+
+def test_what_is_not_certain_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(path: str) -> tuple[object, Stream]:
+        found, stream = stream_weights(path)
+        return found, replace(stream, doubts=("columns may be in another order",))
+
+    monkeypatch.setattr("weights_tools.show.stream_weights", stream)
+    ended = weights("show", "a.caffemodel")
+    assert ended.out.endswith("\nnote: columns may be in another order\n")
+    facts = json.loads(weights("show", "a.caffemodel", "--json").out)
+    assert facts["doubts"] == ["columns may be in another order"]
 
 
 def test_layer_messages_survive_a_cast() -> None:

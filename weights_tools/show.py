@@ -48,12 +48,13 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """One weight file."""
+    """One weight file; ``doubts`` say what to know of how its layers were understood."""
 
     path: str
     format: str
     net: str
     layers: tuple[LayerFacts, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def file_facts(path: str) -> FileFacts:
@@ -63,7 +64,8 @@ def file_facts(path: str) -> FileFacts:
         WeightsError: as :func:`kdnet.weights.read_weights`.
     """
     found, stream = stream_weights(path)
-    return FileFacts(path, found.name, stream.net_name, tuple(map(_layer_facts, stream.layers)))
+    layers = tuple(map(_layer_facts, stream.layers))
+    return FileFacts(path, found.name, stream.net_name, layers, stream.doubts)
 
 
 def _layer_facts(layer: LayerBlobs) -> LayerFacts:
@@ -125,8 +127,9 @@ def as_table(facts: FileFacts) -> str:
     size = sum(blob.bytes for blob in blobs)
     title = f"{facts.path}: {facts.format}" + (f', net "{facts.net}"' if facts.net else "")
     summary = f"{len(facts.layers)} layers, {len(blobs)} blobs, {values} values, {size} bytes"
+    notes = [f"note: {doubt}" for doubt in facts.doubts]
     right = range(len(head), len(head) + len(numbers))
-    return "\n".join([title, table(rows, right=right), summary])
+    return "\n".join([title, table(rows, right=right), summary, *notes])
 
 
 def _rows(facts: FileFacts) -> Iterator[tuple[str, ...]]:
