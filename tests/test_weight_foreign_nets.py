@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from oracles_layers import affine, batch_norm_stored, inner_product
 from oracles_recurrent import lstm
 
 from kdnet.errors import WeightsError
-from kdnet.weights import assign, read_weights, stream_weights
+from kdnet.weights import assign, read_weights, stream_weights, write_weights
+from kdnet.weights.pickles import read_pickle
 
 GOLDEN = Path(__file__).parent / "golden" / "weights"
 Blobs = dict[str, tuple[np.ndarray, ...]]
@@ -53,6 +55,19 @@ def torch_net(x: np.ndarray, blobs: Blobs) -> np.ndarray:
 def test_torch_net(file: str) -> None:
     x, y = expected("torch.npz")
     np.testing.assert_allclose(torch_net(x, blobs_of(file)), y, atol=2e-6)
+
+
+def test_a_torch_state_goes_there_and_back(tmp_path: Path) -> None:
+    state = read_weights(GOLDEN / "state.pt")
+    write_weights(tmp_path / "a.pt", state.layers, layout="torch")
+    with zipfile.ZipFile(tmp_path / "a.pt") as back, zipfile.ZipFile(GOLDEN / "state.pt") as its:
+        names = set(read_pickle(back.read("archive/data.pkl")))
+        wanted = set(read_pickle(its.read("state/data.pkl")))
+    assert wanted - names == {"bn.num_batches_tracked"}
+    for mine, theirs in zip(read_weights(tmp_path / "a.pt").layers, state.layers, strict=True):
+        assert (mine.name, mine.type) == (theirs.name, theirs.type)
+        for blob, values in zip(mine.blobs, theirs.blobs, strict=True):
+            np.testing.assert_array_equal(blob, values)
 
 
 def test_layers_of_a_torch_state() -> None:

@@ -23,7 +23,7 @@ Arrays = Mapping[str, Array]
 Shapes = Mapping[str, Shape]
 
 # Caffe's order of gates is input, forget, output, cell value.
-_GATES_IFGO = (0, 1, 3, 2)
+GATES_IFGO = (0, 1, 3, 2)
 GATES_IOFG = (0, 2, 1, 3)
 
 
@@ -126,7 +126,7 @@ _Layers = tuple[Made, ...]
 # --- recurrent layers
 
 
-def _blocks(rows: Array, order: tuple[int, ...]) -> Array:
+def blocks(rows: Array, order: tuple[int, ...]) -> Array:
     """The four blocks of rows in another order."""
     blocks = rows.reshape(4, rows.shape[0] // 4, *rows.shape[1:])
     return np.ascontiguousarray(blocks[list(order)]).reshape(rows.shape)
@@ -134,7 +134,7 @@ def _blocks(rows: Array, order: tuple[int, ...]) -> Array:
 
 def lstm(rows: Array, recurrent: Array, bias: Array, order: tuple[int, ...]) -> tuple[Array, ...]:
     """W_xc (4G, D), b_c (4G) and W_hc (4G, G) from weights whose gates are in ``order``."""
-    return _blocks(rows, order), _blocks(bias, order), _blocks(recurrent, order)
+    return blocks(rows, order), blocks(bias, order), blocks(recurrent, order)
 
 
 def _torch_lstm_fits(shapes: Shapes) -> bool:
@@ -152,7 +152,7 @@ def _torch_lstm(arrays: Arrays) -> _Layers:
     bias = np.zeros(rows.shape[0], rows.dtype)
     if "bias_ih" in arrays:
         bias = arrays["bias_ih"] + arrays["bias_hh"]
-    blobs = lstm(rows, recurrent, bias, _GATES_IFGO)
+    blobs = lstm(rows, recurrent, bias, GATES_IFGO)
     source = "bias_ih" if "bias_ih" in arrays else ""
     return (Made("", "LSTM", blobs, ("weight_ih", source, "weight_hh")),)
 
@@ -170,7 +170,7 @@ def _keras_lstm(arrays: Arrays) -> _Layers:
     rows, recurrent = arrays["kernel"].T, arrays["recurrent_kernel"].T
     source = "bias" if "bias" in arrays else ""
     bias = arrays.get("bias", np.zeros(rows.shape[0], rows.dtype))
-    blobs = lstm(rows, recurrent, bias, _GATES_IFGO)
+    blobs = lstm(rows, recurrent, bias, GATES_IFGO)
     return (Made("", "LSTM", blobs, ("kernel", source, "recurrent_kernel")),)
 
 
