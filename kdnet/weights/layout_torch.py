@@ -67,7 +67,7 @@ def _is_lstm(layer: LayerBlobs) -> bool:
     if layer.type != "LSTM" or [blob.ndim for blob in layer.blobs] != [2, 1, 2]:
         return False
     rows, bias, recurrent = (blob.shape for blob in layer.blobs)
-    return rows[0] == bias[0] == recurrent[0] == 4 * recurrent[1]
+    return bool(rows[0] == bias[0] == recurrent[0] == 4 * recurrent[1])
 
 
 def _lstm(layer: LayerBlobs) -> tuple[LayerBlobs, tuple[str, ...]]:
