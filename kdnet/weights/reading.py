@@ -63,6 +63,6 @@ def sniff_format(path: str) -> WeightFormat:
             WeightsError,
             "foreign-weights",
             f'"{path}" is not a weight file: it looks like {what}',
-            help=(f"kdnet reads {', '.join(known.name for known in formats)}",),
+            help=(f"kdnet reads {', '.join(sorted(known.name for known in formats))}",),
         )
     return formats[-1]
