@@ -69,7 +69,8 @@ def test_an_input_is_its_number() -> None:
 
 
 def test_a_run_prints_its_outcome() -> None:
-    command = [sys.executable, str(RUN), "--reader", "caffemodel", "--inputs", "50", "--no-record"]
+    chosen = ["--reader", "caffemodel", "--inputs", "50", "--engine", "mutations"]
+    command = [sys.executable, str(RUN), *chosen, "--no-record"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     outcome = json.loads(done.stdout)

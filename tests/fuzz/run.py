@@ -1,10 +1,10 @@
 """Fuzz one reader, or all: ``python tests/fuzz/run.py --reader caffemodel --inputs 1000000``.
 
-With atheris installed, and ``--atheris``, inputs are guided by coverage; else they are made by the
-mutations of this folder, each by the run's seed and its number, so that ``--only N`` repeats one.
-A worker process reads them. It is watched: an input that takes longer than 5 seconds, a process
-that dies or grows beyond 256 MB, and anything raised that is no KdnetError is a finding. Findings
-are kept in build/fuzz. A line of JSON for each reader is printed, and kept in
+Where atheris is installed it makes the inputs, guided by coverage (guided.py). Else they are made
+by the mutations of this folder, each by the run's seed and its number, so that ``--only N``
+repeats one; a worker process reads them and is watched. An input that takes longer than 5
+seconds, a process that dies or grows beyond 256 MB, and anything raised that is no KdnetError is a
+finding. Findings are kept in build/fuzz. A line of JSON for each reader is printed, and kept in
 bench/results/fuzz.json.
 """
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import importlib.util
 import json
 import mmap
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -42,6 +44,8 @@ ADDRESS_SPACE_BYTES = 4 << 30
 # What a worker shares: the number of its input, how many were read whole, its peak in KiB.
 STATE = struct.Struct("<qqq")
 MOST_FINDINGS = 20
+MUTATIONS, ATHERIS = "mutations", "atheris"
+GUIDED = Path(__file__).with_name("guided.py")
 
 
 class SlowError(BaseException):
@@ -54,12 +58,12 @@ class Outcome:
 
     reader: str
     inputs: int = 0
-    read_whole: int = 0
+    read_whole: int | None = 0
     findings: list[str] = field(default_factory=list)
     peak_mb: int = 0
     seconds: float = 0.0
     seed: int = 0
-    engine: str = "mutations"
+    engine: str = MUTATIONS
     date: str = ""
 
 
@@ -100,23 +104,22 @@ def _too_slow(_number: int, _frame: object) -> None:
 
 def watch(reader: str, seed: int, inputs: int) -> Outcome:
     """Run workers until all inputs were read, or enough findings were made."""
-    outcome = Outcome(reader, seed=seed, date=dt.datetime.now(tz=dt.UTC).date().isoformat())
+    outcome = Outcome(reader, seed=seed, date=today())
     began = time.perf_counter()
-    first = 0
+    first = read_whole = 0
     with TemporaryDirectory() as folder:
         shared = Path(folder) / "state"
         while first < inputs and len(outcome.findings) < MOST_FINDINGS:
             shared.write_bytes(STATE.pack(first, 0, 0))
             why = _one_worker(reader, seed, (first, inputs), shared)
             number, whole, peak_kib = STATE.unpack(shared.read_bytes())
-            outcome.read_whole += whole
+            read_whole += whole
             outcome.peak_mb = max(outcome.peak_mb, peak_kib // 1024)
             first = number + 1
             if why:
-                KEPT.mkdir(parents=True, exist_ok=True)
                 (KEPT / f"{reader}-{seed}-{number}").write_bytes(input_of(reader, seed, number))
                 outcome.findings.append(f"{number}: {why}")
-    outcome.inputs = first
+    outcome.inputs, outcome.read_whole = first, read_whole
     outcome.seconds = round(time.perf_counter() - began, 1)
     return outcome
 
@@ -145,24 +148,25 @@ def _one_worker(reader: str, seed: int, span: tuple[int, int], shared: Path) -> 
     return lines[-1] if lines and child.returncode > 0 else f"ended with {child.returncode}"
 
 
-def guide(reader: str, seed: int, inputs: int) -> None:
-    """Let atheris make the inputs; it ends the process at the first finding."""
-    import atheris
+def guided(reader: str, seed: int, inputs: int) -> Outcome:
+    """Let atheris make the inputs, in a process of its own that ends at the first finding."""
+    outcome = Outcome(reader, inputs, None, seed=seed, engine=ATHERIS, date=today())
+    began = time.perf_counter()
+    command = [sys.executable, str(GUIDED), reader, str(seed), str(inputs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=KEPT)
+    outcome.seconds = round(time.perf_counter() - began, 1)
+    peaks = re.findall(r" rss: (\d+)Mb", done.stderr)
+    outcome.peak_mb = max(map(int, peaks), default=0)
+    if done.returncode:
+        told = [line for line in done.stderr.splitlines() if "ERROR" in line or "Error" in line]
+        outcome.inputs = 0
+        outcome.findings.append(told[0] if told else f"ended with {done.returncode}")
+    return outcome
 
-    with TemporaryDirectory() as folder, TemporaryDirectory() as corpus:
-        for index, content in enumerate(seeds(reader)):
-            (Path(corpus) / str(index)).write_bytes(content)
-        place_beside(reader, Path(folder))
-        path = Path(folder) / "input"
 
-        def test_one(data: bytes) -> None:
-            path.write_bytes(data)
-            try_input(reader, path, direct=len(data) % 2 == 0)
-
-        atheris.instrument_all()
-        limits = [f"-runs={inputs}", f"-timeout={TIME_S:g}", f"-rss_limit_mb={2 * MEMORY_MB}"]
-        atheris.Setup([sys.argv[0], corpus, f"-seed={seed + 1}", *limits], test_one)
-        atheris.Fuzz()
+def today() -> str:
+    """The date, as in ISO 8601."""
+    return dt.datetime.now(tz=dt.UTC).date().isoformat()
 
 
 def record(outcome: Outcome) -> None:
@@ -181,7 +185,13 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="N", help="read input N again, here")
-    parser.add_argument("--atheris", action="store_true", help="let atheris make the inputs")
+    installed = importlib.util.find_spec(ATHERIS) is not None
+    parser.add_argument(
+        "--engine",
+        choices=(MUTATIONS, ATHERIS),
+        default=ATHERIS if installed else MUTATIONS,
+        help="what makes the inputs (atheris where it is installed)",
+    )
     parser.add_argument("--no-record", action="store_true", help="leave bench/results alone")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -191,11 +201,11 @@ def main() -> int:
     chosen = readers() if options.reader == "all" else (options.reader,)
     if options.only is not None:
         return _again(chosen[0], options.seed, options.only)
-    if options.atheris:
-        guide(chosen[0], options.seed, options.inputs)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    run = guided if options.engine == ATHERIS else watch
     found = 0
     for reader in chosen:
-        outcome = watch(reader, options.seed, options.inputs)
+        outcome = run(reader, options.seed, options.inputs)
         print(json.dumps(asdict(outcome)), flush=True)
         found += len(outcome.findings)
         if not options.no_record:
