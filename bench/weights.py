@@ -2,12 +2,13 @@
 
     python bench/weights.py [--rounds 5] [--pycaffe PYTHON] [--folder DIR]
 
-A VGG16 of 528 MiB is generated, and its layers are renamed by ``python -m weights_tools rename``.
-Beside it: ``cp`` and ``sync`` of the same file; a parse, a rename and a serialisation by protobuf;
-and what people do in pycaffe: load a net with the weights, make one of the new names, copy every
-blob, save. Each is a process of its own, its start included; they take turns; what is read is in
-the page cache, what is written is flushed to the disk. The ratio of a round is that of neighbours.
-Memory is the process's peak of resident pages. Written to bench/results/weights.json.
+A VGG16 of 528 MiB is generated, and its layers are renamed: by ``python -m weights_tools rename``,
+the interpreter's start and all imports included, and by the same call inside a program, which times
+itself. Beside it: ``cp`` and ``sync`` of the same file; a parse, a rename and a serialisation by
+protobuf; and what people do in pycaffe: load a net with the weights, make one of the new names,
+copy every blob, save. They take turns, each in a process of its own; what is read is in the page
+cache, what is written is flushed to the disk. The ratio of a round is that of neighbours. Memory is
+the process's peak of resident pages. Written to bench/results/weights.json.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from timing import machine
 
 RESULTS = Path(__file__).parent / "results" / "weights.json"
-COPY, KDNET, PROTOBUF, PYCAFFE = "cp and fsync", "kdnet", "protobuf", "pycaffe"
+COPY, PROTOBUF, PYCAFFE = "cp and fsync", "protobuf", "pycaffe"
+COMMAND, CALL = "kdnet command", "kdnet call"
 MOST_TIME, MOST_MEMORY_MB = 1.5, 64
 
 GENERATE = """
@@ -39,6 +42,14 @@ def layers():
         blobs = (rng.standard_normal(shape, np.float32), np.zeros(shape[0], np.float32))
         yield LayerBlobs(name, kind, blobs)
 write_caffemodel(sys.argv[1], layers(), net_name="VGG16")
+"""
+BY_CALL = """
+import sys, time
+import weights_tools
+rules = weights_tools.make_mapping((), (), "teacher/{name}")
+began = time.perf_counter()
+weights_tools.rename(sys.argv[1], sys.argv[2], rules)
+print(time.perf_counter() - began)
 """
 BY_PROTOBUF = """
 import os, sys
@@ -117,17 +128,21 @@ def prototxt(prefix: str) -> str:
 
 
 def spent(command: list[str]) -> Spent:
-    """Run a process to its end."""
+    """Run a process to its end; one that prints a number has timed itself."""
     os.sync()
     began = time.perf_counter()
     # A program that is forked off keeps what its parent has resident: that is little here.
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    child = subprocess.Popen(command, **quiet)  # noqa: S603  # our own programs
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - began
-    error = child.stderr.read().decode(errors="replace") if child.stderr else ""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        child = subprocess.Popen(command, stdout=out, stderr=err)  # noqa: S603  # our own programs
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - began
+        out.seek(0)
+        err.seek(0)
+        printed, error = out.read().strip(), err.read().decode(errors="replace")
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0, error
+    if re.fullmatch(rb"[0-9.]+", printed):
+        seconds = float(printed)
     return Spent(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -146,7 +161,8 @@ def commands(python: str | None) -> dict[str, list[str]]:
     rename = ["rename", "vgg.caffemodel", "-o", "out", "--template", "teacher/{name}"]
     found = {
         COPY: ["sh", "-c", "cp vgg.caffemodel out && sync out"],
-        KDNET: [here, "-m", "weights_tools", *rename],
+        COMMAND: [here, "-m", "weights_tools", *rename],
+        CALL: [here, "-c", BY_CALL, "vgg.caffemodel", "out"],
         PROTOBUF: [here, "-c", BY_PROTOBUF, "vgg.caffemodel", "out"],
     }
     if python is not None:
@@ -189,9 +205,13 @@ def report(runs: dict[str, list[Spent]], size_bytes: int, skipped: str) -> dict[
         )
     if skipped:
         print(f"{PYCAFFE:14} skipped: {skipped}")
-    ours = rows[KDNET]
-    met = ours["ratio"] <= MOST_TIME and ours["memory_mb"] <= MOST_MEMORY_MB
-    print(f"target: {MOST_TIME} of cp and {MOST_MEMORY_MB} MB: {'met' if met else 'missed'}")
+    met = {
+        name: rows[name]["ratio"] <= MOST_TIME and rows[name]["memory_mb"] <= MOST_MEMORY_MB
+        for name in (COMMAND, CALL)
+    }
+    for name, reached in met.items():
+        told = "met" if reached else "missed"
+        print(f"target of {MOST_TIME} of cp and {MOST_MEMORY_MB} MB, {name}: {told}")
     return {**machine(), "size_bytes": size_bytes, "met": met, "skipped": skipped, "rows": rows}
 
 

@@ -156,12 +156,36 @@ class _Disk:
 
 def _copied(original: FileIO, piece: Range, copy: BinaryIO, block: memoryview) -> Iterator[int]:
     """Copy a range block by block; yields the bytes of each."""
-    original.seek(piece.start)
-    left = piece.stop - piece.start
+    done = 0
+    for count in _copied_by_the_system(original, piece, copy):
+        done += count
+        yield count
+    original.seek(piece.start + done)
+    left = piece.stop - piece.start - done
     while left:
         count = original.readinto(block[: min(len(block), left)])
         if not count:
             raise OSError(0, "the file it is copied from became shorter")
         copy.write(block[:count])
         left -= count
+        yield count
+
+
+def _copied_by_the_system(original: FileIO, piece: Range, copy: BinaryIO) -> Iterator[int]:
+    """Copy what the system copies by itself, as long as it does; the bytes of each block."""
+    at = piece.start
+    if piece.stop - at < _BLOCK_BYTES or not hasattr(os, "copy_file_range"):
+        return
+    # What was written so far must lie before what the system adds.
+    copy.flush()
+    while at < piece.stop:
+        try:
+            most = min(_FLUSH_BYTES, piece.stop - at)
+            count = os.copy_file_range(original.fileno(), copy.fileno(), most, at)
+        except OSError:
+            # Not between these two files: reading and writing says what is wrong, if anything.
+            return
+        if not count:
+            return
+        at += count
         yield count
