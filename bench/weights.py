@@ -3,12 +3,12 @@
     python bench/weights.py [--rounds 5] [--pycaffe PYTHON] [--folder DIR]
 
 A VGG16 of 528 MiB is generated, and its layers are renamed: by ``python -m weights_tools rename``,
-the interpreter's start and all imports included, and by the same call inside a program, which times
+with the start of the interpreter, and by the same call inside a program, which times
 itself. Beside it: ``cp`` and ``sync`` of the same file; a parse, a rename and a serialisation by
 protobuf; and what people do in pycaffe: load a net with the weights, make one of the new names,
 copy every blob, save. They take turns, each in a process of its own; what is read is in the page
-cache, what is written is flushed to the disk. The ratio of a round is that of neighbours. Memory is
-the process's peak of resident pages. Written to bench/results/weights.json.
+cache, what is written is flushed to the disk. The ratio of a round is that of neighbours. Memory
+is the process's peak of resident pages. Written to bench/results/weights.json.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,30 @@ def test_a_source_that_shrinks_is_a_fault_and_leaves_the_old_file(tmp_path: Path
         write_pieces(str(out), [Range(str(source), 0, 50)])
     assert codes(caught.value) == ["cannot-write"]
     assert out.read_bytes() == b"old"
+
+
+def _refuses(*_arguments: object) -> int:
+    raise OSError(18, "Invalid cross-device link")
+
+
+def _stops_early(source: int, target: int, count: int, offset: int) -> int:
+    return os.sendfile(target, source, offset, min(count, 1 << 20)) if offset < 2_000_000 else 0
+
+
+@pytest.mark.parametrize("system", ["as it is", "without", _refuses, _stops_early])
+def test_large_blobs_are_copied_whatever_the_system_does(
+    system: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "without":
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    elif callable(system):
+        monkeypatch.setattr(os, "copy_file_range", system, raising=False)
+    source, copy, back = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    values = np.random.default_rng(1).standard_normal(3 << 20, np.float32)
+    layers = [LayerBlobs(name, "InnerProduct", (values,)) for name in ("fc6", "fc7")]
+    write_caffemodel(source, layers)
+    weights_tools.rename(source, copy, {"fc6": "a/longer/name"})
+    assert list(weights_tools.open(copy)) == ["a/longer/name/0", "fc7/0"]
+    weights_tools.rename(copy, back, {"a/longer/name": "fc6"})
+    assert back.read_bytes() == source.read_bytes()
