@@ -14,6 +14,7 @@ from tables.formats import CASES, CONV, CONV_BIAS, IP, SAMPLE
 
 import weights_tools
 from kdnet.errors import KdnetError, UsageError, WeightsError
+from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import LayerBlobs, read_weights, write_caffemodel, write_weights
 from weights_tools.copying import write_pieces
 from weights_tools.parameters import Weights
@@ -107,6 +108,26 @@ def test_save_keeps_what_like_says(sample: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == sample.read_bytes()
     weights_tools.save(out, dict(weights), format="npz")
     assert dict(np.load(out)).keys() >= {"conv1/0", "conv1/1", "ip1/0"}
+
+
+def test_save_keeps_messages_and_layers_without_blobs(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.caffemodel", tmp_path / "b.caffemodel"
+    net = pb.NetParameter(name="net")
+    net.layer.add(name="relu", type="ReLU", bottom=["a"], top=["b"])
+    for name in ("ip1", "ip2"):
+        layer = net.layer.add(name=name, type="InnerProduct", bottom=["b"])
+        layer.inner_product_param.num_output = 2
+        layer.blobs.add(data=[1, 2], shape=pb.BlobShape(dim=[2]))
+    path.write_bytes(net.SerializeToString())
+    weights = weights_tools.open(path)
+    weights_tools.save(out, weights)
+    assert out.read_bytes() == path.read_bytes()
+    three = np.full(2, 3, np.float32)
+    weights_tools.save(out, {"new/0": three, "ip2/0": three}, like=weights)
+    del net.layer[1]
+    net.layer[1].blobs[0].data[:] = [3, 3]
+    net.layer.add(name="new").blobs.add(data=[3, 3], shape=pb.BlobShape(dim=[2]))
+    assert pb.NetParameter.FromString(out.read_bytes()) == net
 
 
 def test_save_may_write_over_the_file_it_reads(tmp_path: Path) -> None:

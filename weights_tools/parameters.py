@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -179,8 +179,8 @@ def save(
         parameters: Arrays of 16, 32 or 64 bit floats by ``<layer>/<index>``; a :class:`Weights`
             among others. Each layer comes where its first parameter is.
         format: One of ``kdnet.weights.format_names(writable=True)``; else by the path's ending.
-        like: The file whose net name and layer types to keep; ``parameters`` itself, if that is
-            an opened file.
+        like: The file whose net name, order, layer types and messages to keep, with its layers
+            without blobs; ``parameters`` itself, if that is an opened file.
 
     Raises:
         UsageError: ``bad-parameter-name``.
@@ -188,18 +188,24 @@ def save(
     """
     if like is None and isinstance(parameters, Weights):
         like = parameters
-    layers = _layers_of(parameters, _grouped(parameters), like.by_layer if like else {})
+    layers = _layers_of(parameters, _grouped(parameters), like)
     write_weights(path, layers, format=format, net_name=like.net_name if like else "")
 
 
 def _layers_of(
-    parameters: Mapping[str, Array],
-    grouped: Mapping[str, list[int]],
-    known: Mapping[str, LayerInfo],
+    parameters: Mapping[str, Array], grouped: dict[str, list[int]], like: Weights | None
 ) -> Iterator[LayerBlobs]:
+    def blobs(layer: str, indexes: Iterable[int]) -> tuple[Array, ...]:
+        return tuple(np.asarray(parameters[f"{layer}/{index}"]) for index in indexes)
+
+    for found in like.stream() if like else ():
+        if not found.blobs:
+            yield found
+        elif found.name in grouped:
+            made = blobs(found.name, grouped.pop(found.name))
+            yield replace(found, blobs=made, stored=())
     for layer, indexes in grouped.items():
-        blobs = tuple(np.asarray(parameters[f"{layer}/{index}"]) for index in indexes)
-        yield LayerBlobs(layer, known[layer].type if layer in known else "", blobs)
+        yield LayerBlobs(layer, "", blobs(layer, indexes))
 
 
 def _grouped(parameters: Iterable[str]) -> dict[str, list[int]]:
