@@ -51,8 +51,11 @@ def compile_step(net: Path, folder: Path) -> Path | None:
     """The step of one net with its solver as a file, or None where kdnet refuses it."""
     step = folder / net.parent.name / f"{net.stem}.onnx"
     step.parent.mkdir(exist_ok=True)
-    # A teacher's weights decide nothing about where its nodes go.
-    options = ["--solver", solver_of(net), "--allow-unloaded", "--provider", "cuda", "-o", step]
+    # A teacher's weights decide nothing about where its nodes go, and need not be there.
+    solver = step.with_name(f"{net.stem}_solver.prototxt")
+    lines = solver_of(net).read_text().splitlines(keepends=True)
+    solver.write_text("".join(line for line in lines if not line.startswith("weights:")))
+    options = ["--solver", solver, "--allow-unloaded", "--provider", "cuda", "-o", step]
     done = subprocess.run(
         [*KDNET, "compile", net, *options], cwd=REPOSITORY, capture_output=True, check=False
     )
