@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from fuzz.checking import TIME_S, try_input
 from fuzz.mutation import LARGEST, mutate
@@ -17,7 +19,8 @@ from fuzz.seeds import RENAME, place_beside, readers, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdnet.weights import format_names
+from kdnet.errors import WeightsError
+from kdnet.weights import format_names, read_weights
 
 RUN = Path(__file__).parent / "fuzz" / "run.py"
 QUICK = settings(
@@ -92,3 +95,21 @@ def test_findings_end_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ZeroDivisionError):
         work("caffemodel", 0, 5, 9, shared)
     assert STATE.unpack(shared.read_bytes())[0] == 5
+
+
+# --- what was found once
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16])
+def test_an_empty_array_of_huge_axes_is_refused(kind: int, tmp_path: Path) -> None:
+    shape = [2**40, 0, 2**40]
+    held = onnx.TensorProto(name="a", data_type=kind, dims=shape)
+    graph = onnx.helper.make_graph([], "net", [], [], [held])
+    (tmp_path / "a").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(WeightsError, match="corrupt-weights"):
+        read_weights(tmp_path / "a")
+    header = {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "b").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(WeightsError, match="corrupt-weights"):
+        read_weights(tmp_path / "b")

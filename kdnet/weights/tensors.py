@@ -28,6 +28,7 @@ _RECURRENT = re.compile(r"((?:weight|bias)_(?:ih|hh))_(l\d+(?:_reverse)?)")
 _LAST_PART = re.compile(r"(?:(.*)[./])?([^./]+)", re.DOTALL)
 # The layer of arrays whose names have one part only.
 _NAMELESS = "module"
+_LARGEST_BYTES = 1 << 62
 _MOST_AXES = 32
 
 BFLOAT16 = "bfloat16"
@@ -94,6 +95,9 @@ def check_shape(path: str, name: str, shape: Sequence[int], dtype: str) -> int:
         corrupt(path, f'array "{name}" has shape {list(shape)[:_MOST_AXES]}')
     taken = size_bytes(shape, dtype)
     check_memory(path, taken)
+    # NumPy multiplies the other axes of an empty array too.
+    if prod(max(size, 1) for size in shape) * item_bytes(dtype) >= _LARGEST_BYTES:
+        corrupt(path, f'empty array "{name}" has shape {list(shape)}')
     return taken
 
 
