@@ -25,7 +25,7 @@ INSTALLED := $(VENV)/.installed-$(KDNET_EXTRA)
 OTHER_RUNTIME := onnxruntime$(if $(filter cpu,$(KDNET_EXTRA)),-gpu)
 
 .PHONY: help setup proto fmt lint type test test-fast docs build check gpu demo test-cuda bench \
-	clean
+	fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -126,8 +126,13 @@ gpu: ## the GPU tests and the GPU bench; says so and passes where there is no GP
 demo: $(INSTALLED) ## train a teacher on the shipped digits, distil it, print a table
 	$(BIN)/kdnet demo
 
-bench: $(INSTALLED) ## the training step against PyTorch, on the CPU
+bench: $(INSTALLED) ## the training step against PyTorch on the CPU, weight files against cp
 	$(BIN)/python bench/step.py --device cpu
+	$(BIN)/python bench/weights.py
+
+FUZZ_INPUTS ?= 1000000
+fuzz: $(INSTALLED) ## damaged files for every weight reader; FUZZ_INPUTS=N of them
+	$(BIN)/python tests/fuzz/run.py --inputs $(FUZZ_INPUTS)
 
 # From another folder and another environment, so that what the wheel lacks shows.
 build: $(INSTALLED) ## build the wheel, install it elsewhere and compile a net with it
