@@ -100,6 +100,13 @@ def heads_of(forward: Forward, pairs: Sequence[Pair] = ()) -> tuple[Head, ...]:
     return tuple(found.values())
 
 
+def tensors_of(heads: Sequence[Head]) -> dict[str, Tensor]:
+    """What to watch of heads: predictions as ``head/<blob>``, targets as ``target/<blob>``."""
+    found = {f"head/{head.blob}": head.tensor for head in heads}
+    targets = {f"target/{head.blob}": head.target for head in heads}
+    return found | {name: target for name, target in targets.items() if target is not None}
+
+
 def teaching_pairs(forward: Forward) -> tuple[Pair, ...]:
     """(student, teacher) blobs of class scores that a loss compares, through any softmax."""
     found: list[Pair] = []

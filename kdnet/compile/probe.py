@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kdnet.autodiff import gradients
 from kdnet.compile.assemble import assemble, watch
 from kdnet.compile.forward import Forward
-from kdnet.compile.heads import Head, heads_of
+from kdnet.compile.heads import Head, heads_of, tensors_of
 from kdnet.compile.parts import Part, parts_of
 from kdnet.compile.program import Program, WeightSlot
 from kdnet.compile.weights import weight_slots
@@ -59,10 +59,7 @@ def build_probe(forward: Forward) -> Probe:
             squares = [forward.g.sum_all(forward.g.square(slope)) for slope in found.values()]
             entries = [forward.g.reshape(square, (1,)) for square in squares]
             probe._measured[f"gradient/{top}"] = forward.g.concat(entries, 0)
-    for head in probe.heads:
-        probe._measured[f"head/{head.blob}"] = head.tensor
-        if head.target is not None:
-            probe._measured[f"target/{head.blob}"] = head.target
+    probe._measured |= tensors_of(probe.heads)
     return probe
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.compile import Evaluation, Forward, Report, compile_evaluation, trace_forward
-from kdnet.compile.heads import Head, Pair, heads_of, teaching_pairs
+from kdnet.compile.heads import Head, Pair, heads_of, teaching_pairs, tensors_of
 from kdnet.compile.program import LOSS
 from kdnet.errors import KdnetError
 from kdnet.graph import Emitter, Tensor
@@ -26,7 +26,7 @@ from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.scoring import Collector, HeadScore, score_head
 from kdnet.runtime.state import StateBuffers
-from kdnet.runtime.trainer import TestNet, evaluation_batches
+from kdnet.runtime.trainer import TestNet, evaluation_batches, mean_values
 from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
@@ -111,20 +111,14 @@ def _run(
     engine: Engine, test: TestNet, buffers: StateBuffers, seed: int, found: Collector
 ) -> dict[str, Array]:
     """The mean of every report; the heads' predictions go to the collector."""
-    totals: dict[str, Array] = {}
-    for values in evaluation_batches(engine, test, buffers, seed):
-        found.add(
-            {head.blob: values[f"watched/{head.blob}"] for head in found.heads},
-            {
-                head.blob: values[f"watched/{head.blob} target"]
-                for head in found.heads
-                if head.target is not None
-            },
-        )
-        for name, value in values.items():
-            if name not in engine.program.watched:
-                totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
-    return {name: total / test.iterations for name, total in totals.items()}
+
+    def reported() -> Iterator[dict[str, Array]]:
+        for values in evaluation_batches(engine, test, buffers, seed):
+            found.add_watched(values)
+            watched = engine.program.watched
+            yield {name: value for name, value in values.items() if name not in watched}
+
+    return mean_values(reported(), test.iterations)
 
 
 def _scored(found: Collector, log: CaffeLog) -> tuple[HeadScore, ...]:
@@ -178,12 +172,7 @@ class _Watched:
             self._log.line(places.OWN, text)
         pairs = [pair for pair in self._pairs if pair.teacher not in missing]
         self.heads = heads_of(forward, pairs)
-        found = {}
-        for head in self.heads:
-            found[head.blob] = head.tensor
-            if head.target is not None:
-                found[f"{head.blob} target"] = head.target
-        return found
+        return tensors_of(self.heads)
 
     def _lacks(self, forward: Forward, head: Head) -> bool:
         layers = {forward.net.layers[i].name for i in needed(forward.net, [head.blob])}

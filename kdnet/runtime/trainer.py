@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -293,13 +294,17 @@ def evaluate(
 
     It breaks off, with a result that means nothing, as soon as ``until`` holds.
     """
+    seen = evaluation_batches(engine, test, buffers, seed, scheduled)
+    return mean_values(takewhile(lambda _values: not until(), seen), test.iterations)
+
+
+def mean_values(seen: Iterable[Mapping[str, Array]], count: int) -> dict[str, Array]:
+    """The sum of each value over the batches, in float64, divided by ``count``."""
     totals: dict[str, Array] = {}
-    for values in evaluation_batches(engine, test, buffers, seed, scheduled):
-        if until():
-            break
+    for values in seen:
         for name, value in values.items():
             totals[name] = totals.get(name, np.zeros_like(value, np.float64)) + value
-    return {name: total / test.iterations for name, total in totals.items()}
+    return {name: total / count for name, total in totals.items()}
 
 
 def evaluation_batches(

@@ -60,14 +60,7 @@ def take_sample(
         for index in range(setting.count):
             seen = engine.run(buffers, feed.next(index), setting.scheduled, keep=False)
             _add(found, probe, {name.removeprefix("watched/"): seen[name] for name in seen})
-            collector.add(
-                {head.blob: seen[f"watched/head/{head.blob}"] for head in probe.heads},
-                {
-                    head.blob: seen[f"watched/target/{head.blob}"]
-                    for head in probe.heads
-                    if head.target is not None
-                },
-            )
+            collector.add_watched(seen)
     found.items = setting.count * max(
         (shape[0] for shape in program.data.values() if shape), default=1
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdnet.compile.assemble import WATCHED
 from kdnet.compile.heads import Head
 
 Array = NDArray[Any]
@@ -30,6 +31,18 @@ class Collector:
         self._room = limit
         self._rows: dict[str, list[Array]] = {head.blob: [] for head in heads}
         self._targets: dict[str, list[Array]] = {head.blob: [] for head in heads}
+
+    def add_watched(self, outputs: Mapping[str, Array]) -> None:
+        """One batch, as a program that watches :func:`kdnet.compile.heads.tensors_of` tells it."""
+        found = {
+            role: {
+                head.blob: outputs[f"{WATCHED}/{role}/{head.blob}"]
+                for head in self.heads
+                if f"{WATCHED}/{role}/{head.blob}" in outputs
+            }
+            for role in ("head", "target")
+        }
+        self.add(found["head"], found["target"])
 
     def add(self, predictions: Mapping[str, Array], targets: Mapping[str, Array]) -> None:
         """One batch, by the head's blob."""
