@@ -174,7 +174,7 @@ class ParamSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., share_mode: _Optional[_Union[ParamSpec.DimCheckMode, str]] = ..., lr_mult: _Optional[float] = ..., decay_mult: _Optional[float] = ...) -> None: ...
 
 class LayerParameter(_message.Message):
-    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "curriculum_temperature_distillation_param", "decoupled_knowledge_distillation_param", "dist_param", "label_smoothing_cross_entropy_param", "multi_level_logit_distillation_param", "soft_label_sigmoid_cross_entropy_param", "teacher_free_knowledge_distillation_param", "weighted_soft_label_distillation_param", "channel_wise_distillation_param", "activation_boundary_param", "feature_overhaul_param", "factor_transfer_param", "paraphraser_param", "knowledge_review_param", "contrastive_representation_param", "record_number_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param", "onnx_param", "soft_labels_param", "permute_param")
+    __slots__ = ("name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude", "transform_param", "loss_param", "accuracy_param", "argmax_param", "batch_norm_param", "bias_param", "clip_param", "concat_param", "contrastive_loss_param", "convolution_param", "crop_param", "data_param", "dropout_param", "dummy_data_param", "eltwise_param", "elu_param", "embed_param", "exp_param", "flatten_param", "hdf5_data_param", "hdf5_output_param", "hinge_loss_param", "image_data_param", "infogain_loss_param", "inner_product_param", "input_param", "log_param", "lrn_param", "memory_data_param", "mvn_param", "parameter_param", "pooling_param", "power_param", "prelu_param", "python_param", "recurrent_param", "reduction_param", "relu_param", "reshape_param", "scale_param", "sigmoid_param", "softmax_param", "spp_param", "slice_param", "swish_param", "tanh_param", "threshold_param", "tile_param", "window_data_param", "teacher_student_cross_entropy_param", "curriculum_temperature_distillation_param", "decoupled_knowledge_distillation_param", "dist_param", "label_smoothing_cross_entropy_param", "multi_level_logit_distillation_param", "soft_label_sigmoid_cross_entropy_param", "teacher_free_knowledge_distillation_param", "weighted_soft_label_distillation_param", "channel_wise_distillation_param", "activation_boundary_param", "feature_overhaul_param", "factor_transfer_param", "paraphraser_param", "knowledge_review_param", "contrastive_representation_param", "record_number_param", "attention_transfer_param", "correlation_congruence_param", "cosine_distance_param", "flow_matrix_param", "hint_param", "l2_distance_param", "neuron_selectivity_param", "variational_information_param", "onnx_param", "soft_labels_param", "permute_param", "bn_param", "interp_param", "knowledge_distillation_param", "norm_param", "shuffle_channel_param", "smooth_l1_loss_param", "upsample_param")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +263,13 @@ class LayerParameter(_message.Message):
     ONNX_PARAM_FIELD_NUMBER: _ClassVar[int]
     SOFT_LABELS_PARAM_FIELD_NUMBER: _ClassVar[int]
     PERMUTE_PARAM_FIELD_NUMBER: _ClassVar[int]
+    BN_PARAM_FIELD_NUMBER: _ClassVar[int]
+    INTERP_PARAM_FIELD_NUMBER: _ClassVar[int]
+    KNOWLEDGE_DISTILLATION_PARAM_FIELD_NUMBER: _ClassVar[int]
+    NORM_PARAM_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_CHANNEL_PARAM_FIELD_NUMBER: _ClassVar[int]
+    SMOOTH_L1_LOSS_PARAM_FIELD_NUMBER: _ClassVar[int]
+    UPSAMPLE_PARAM_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     bottom: _containers.RepeatedScalarFieldContainer[str]
@@ -351,7 +358,14 @@ class LayerParameter(_message.Message):
     onnx_param: ONNXParameter
     soft_labels_param: SoftLabelsParameter
     permute_param: PermuteParameter
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., curriculum_temperature_distillation_param: _Optional[_Union[CurriculumTemperatureDistillationParameter, _Mapping]] = ..., decoupled_knowledge_distillation_param: _Optional[_Union[DecoupledKnowledgeDistillationParameter, _Mapping]] = ..., dist_param: _Optional[_Union[DISTParameter, _Mapping]] = ..., label_smoothing_cross_entropy_param: _Optional[_Union[LabelSmoothingCrossEntropyParameter, _Mapping]] = ..., multi_level_logit_distillation_param: _Optional[_Union[MultiLevelLogitDistillationParameter, _Mapping]] = ..., soft_label_sigmoid_cross_entropy_param: _Optional[_Union[SoftLabelSigmoidCrossEntropyParameter, _Mapping]] = ..., teacher_free_knowledge_distillation_param: _Optional[_Union[TeacherFreeKnowledgeDistillationParameter, _Mapping]] = ..., weighted_soft_label_distillation_param: _Optional[_Union[WeightedSoftLabelDistillationParameter, _Mapping]] = ..., channel_wise_distillation_param: _Optional[_Union[ChannelWiseDistillationParameter, _Mapping]] = ..., activation_boundary_param: _Optional[_Union[ActivationBoundaryParameter, _Mapping]] = ..., feature_overhaul_param: _Optional[_Union[FeatureOverhaulParameter, _Mapping]] = ..., factor_transfer_param: _Optional[_Union[FactorTransferParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., knowledge_review_param: _Optional[_Union[KnowledgeReviewParameter, _Mapping]] = ..., contrastive_representation_param: _Optional[_Union[ContrastiveRepresentationParameter, _Mapping]] = ..., record_number_param: _Optional[_Union[RecordNumberParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ..., onnx_param: _Optional[_Union[ONNXParameter, _Mapping]] = ..., soft_labels_param: _Optional[_Union[SoftLabelsParameter, _Mapping]] = ..., permute_param: _Optional[_Union[PermuteParameter, _Mapping]] = ...) -> None: ...
+    bn_param: BNParameter
+    interp_param: InterpParameter
+    knowledge_distillation_param: KnowledgeDistillationParameter
+    norm_param: NormalizeParameter
+    shuffle_channel_param: ShuffleChannelParameter
+    smooth_l1_loss_param: SmoothL1LossParameter
+    upsample_param: UpsampleParameter
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., teacher_student_cross_entropy_param: _Optional[_Union[TeacherStudentCrossEntropyParameter, _Mapping]] = ..., curriculum_temperature_distillation_param: _Optional[_Union[CurriculumTemperatureDistillationParameter, _Mapping]] = ..., decoupled_knowledge_distillation_param: _Optional[_Union[DecoupledKnowledgeDistillationParameter, _Mapping]] = ..., dist_param: _Optional[_Union[DISTParameter, _Mapping]] = ..., label_smoothing_cross_entropy_param: _Optional[_Union[LabelSmoothingCrossEntropyParameter, _Mapping]] = ..., multi_level_logit_distillation_param: _Optional[_Union[MultiLevelLogitDistillationParameter, _Mapping]] = ..., soft_label_sigmoid_cross_entropy_param: _Optional[_Union[SoftLabelSigmoidCrossEntropyParameter, _Mapping]] = ..., teacher_free_knowledge_distillation_param: _Optional[_Union[TeacherFreeKnowledgeDistillationParameter, _Mapping]] = ..., weighted_soft_label_distillation_param: _Optional[_Union[WeightedSoftLabelDistillationParameter, _Mapping]] = ..., channel_wise_distillation_param: _Optional[_Union[ChannelWiseDistillationParameter, _Mapping]] = ..., activation_boundary_param: _Optional[_Union[ActivationBoundaryParameter, _Mapping]] = ..., feature_overhaul_param: _Optional[_Union[FeatureOverhaulParameter, _Mapping]] = ..., factor_transfer_param: _Optional[_Union[FactorTransferParameter, _Mapping]] = ..., paraphraser_param: _Optional[_Union[ParaphraserParameter, _Mapping]] = ..., knowledge_review_param: _Optional[_Union[KnowledgeReviewParameter, _Mapping]] = ..., contrastive_representation_param: _Optional[_Union[ContrastiveRepresentationParameter, _Mapping]] = ..., record_number_param: _Optional[_Union[RecordNumberParameter, _Mapping]] = ..., attention_transfer_param: _Optional[_Union[AttentionTransferParameter, _Mapping]] = ..., correlation_congruence_param: _Optional[_Union[CorrelationCongruenceParameter, _Mapping]] = ..., cosine_distance_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., flow_matrix_param: _Optional[_Union[FlowMatrixParameter, _Mapping]] = ..., hint_param: _Optional[_Union[FeatureLossParameter, _Mapping]] = ..., l2_distance_param: _Optional[_Union[L2DistanceParameter, _Mapping]] = ..., neuron_selectivity_param: _Optional[_Union[NeuronSelectivityParameter, _Mapping]] = ..., variational_information_param: _Optional[_Union[VariationalInformationParameter, _Mapping]] = ..., onnx_param: _Optional[_Union[ONNXParameter, _Mapping]] = ..., soft_labels_param: _Optional[_Union[SoftLabelsParameter, _Mapping]] = ..., permute_param: _Optional[_Union[PermuteParameter, _Mapping]] = ..., bn_param: _Optional[_Union[BNParameter, _Mapping]] = ..., interp_param: _Optional[_Union[InterpParameter, _Mapping]] = ..., knowledge_distillation_param: _Optional[_Union[KnowledgeDistillationParameter, _Mapping]] = ..., norm_param: _Optional[_Union[NormalizeParameter, _Mapping]] = ..., shuffle_channel_param: _Optional[_Union[ShuffleChannelParameter, _Mapping]] = ..., smooth_l1_loss_param: _Optional[_Union[SmoothL1LossParameter, _Mapping]] = ..., upsample_param: _Optional[_Union[UpsampleParameter, _Mapping]] = ...) -> None: ...
 
 class TransformationParameter(_message.Message):
     __slots__ = ("scale", "mirror", "crop_size", "mean_file", "mean_value", "force_color", "force_gray", "draws_of")
@@ -450,6 +464,42 @@ class BiasParameter(_message.Message):
     num_axes: int
     filler: FillerParameter
     def __init__(self, axis: _Optional[int] = ..., num_axes: _Optional[int] = ..., filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
+
+class BNParameter(_message.Message):
+    __slots__ = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine", "scale_filler", "shift_filler", "bn_mode")
+    class BNMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LEARN: _ClassVar[BNParameter.BNMode]
+        INFERENCE: _ClassVar[BNParameter.BNMode]
+    LEARN: BNParameter.BNMode
+    INFERENCE: BNParameter.BNMode
+    class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DEFAULT: _ClassVar[BNParameter.Engine]
+        CAFFE: _ClassVar[BNParameter.Engine]
+        CUDNN: _ClassVar[BNParameter.Engine]
+    DEFAULT: BNParameter.Engine
+    CAFFE: BNParameter.Engine
+    CUDNN: BNParameter.Engine
+    SLOPE_FILLER_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FILLER_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FILLER_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FILLER_FIELD_NUMBER: _ClassVar[int]
+    BN_MODE_FIELD_NUMBER: _ClassVar[int]
+    slope_filler: FillerParameter
+    bias_filler: FillerParameter
+    momentum: float
+    eps: float
+    frozen: bool
+    engine: BNParameter.Engine
+    scale_filler: FillerParameter
+    shift_filler: FillerParameter
+    bn_mode: BNParameter.BNMode
+    def __init__(self, slope_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., momentum: _Optional[float] = ..., eps: _Optional[float] = ..., frozen: bool = ..., engine: _Optional[_Union[BNParameter.Engine, str]] = ..., scale_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., shift_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bn_mode: _Optional[_Union[BNParameter.BNMode, str]] = ...) -> None: ...
 
 class ChannelWiseDistillationParameter(_message.Message):
     __slots__ = ("temperature", "projector", "spatial")
@@ -867,6 +917,28 @@ class InputParameter(_message.Message):
     shape: _containers.RepeatedCompositeFieldContainer[BlobShape]
     def __init__(self, shape: _Optional[_Iterable[_Union[BlobShape, _Mapping]]] = ...) -> None: ...
 
+class InterpParameter(_message.Message):
+    __slots__ = ("height", "width", "zoom_factor", "shrink_factor", "pad_beg", "pad_end")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    ZOOM_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    SHRINK_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    PAD_BEG_FIELD_NUMBER: _ClassVar[int]
+    PAD_END_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    zoom_factor: int
+    shrink_factor: int
+    pad_beg: int
+    pad_end: int
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., zoom_factor: _Optional[int] = ..., shrink_factor: _Optional[int] = ..., pad_beg: _Optional[int] = ..., pad_end: _Optional[int] = ...) -> None: ...
+
+class KnowledgeDistillationParameter(_message.Message):
+    __slots__ = ("temperature",)
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    def __init__(self, temperature: _Optional[float] = ...) -> None: ...
+
 class KnowledgeReviewParameter(_message.Message):
     __slots__ = ("mid_channels",)
     MID_CHANNELS_FIELD_NUMBER: _ClassVar[int]
@@ -980,6 +1052,18 @@ class NeuronSelectivityParameter(_message.Message):
     SPATIAL_FIELD_NUMBER: _ClassVar[int]
     spatial: FeatureLossParameter.Spatial
     def __init__(self, spatial: _Optional[_Union[FeatureLossParameter.Spatial, str]] = ...) -> None: ...
+
+class NormalizeParameter(_message.Message):
+    __slots__ = ("across_spatial", "scale_filler", "channel_shared", "eps")
+    ACROSS_SPATIAL_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FILLER_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_SHARED_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    across_spatial: bool
+    scale_filler: FillerParameter
+    channel_shared: bool
+    eps: float
+    def __init__(self, across_spatial: bool = ..., scale_filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., channel_shared: bool = ..., eps: _Optional[float] = ...) -> None: ...
 
 class ONNXParameter(_message.Message):
     __slots__ = ("model", "input", "output", "trainable")
@@ -1201,6 +1285,12 @@ class ScaleParameter(_message.Message):
     bias_filler: FillerParameter
     def __init__(self, axis: _Optional[int] = ..., num_axes: _Optional[int] = ..., filler: _Optional[_Union[FillerParameter, _Mapping]] = ..., bias_term: bool = ..., bias_filler: _Optional[_Union[FillerParameter, _Mapping]] = ...) -> None: ...
 
+class ShuffleChannelParameter(_message.Message):
+    __slots__ = ("group",)
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    group: int
+    def __init__(self, group: _Optional[int] = ...) -> None: ...
+
 class SigmoidParameter(_message.Message):
     __slots__ = ("engine",)
     class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -1224,6 +1314,12 @@ class SliceParameter(_message.Message):
     slice_point: _containers.RepeatedScalarFieldContainer[int]
     slice_dim: int
     def __init__(self, axis: _Optional[int] = ..., slice_point: _Optional[_Iterable[int]] = ..., slice_dim: _Optional[int] = ...) -> None: ...
+
+class SmoothL1LossParameter(_message.Message):
+    __slots__ = ("sigma",)
+    SIGMA_FIELD_NUMBER: _ClassVar[int]
+    sigma: float
+    def __init__(self, sigma: _Optional[float] = ...) -> None: ...
 
 class SoftLabelSigmoidCrossEntropyParameter(_message.Message):
     __slots__ = ("temperature", "weight_by_confidence", "ignore_value")
@@ -1384,6 +1480,24 @@ class TileParameter(_message.Message):
     axis: int
     tiles: int
     def __init__(self, axis: _Optional[int] = ..., tiles: _Optional[int] = ...) -> None: ...
+
+class UpsampleParameter(_message.Message):
+    __slots__ = ("scale", "scale_h", "scale_w", "pad_out_h", "pad_out_w", "upsample_h", "upsample_w")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    SCALE_H_FIELD_NUMBER: _ClassVar[int]
+    SCALE_W_FIELD_NUMBER: _ClassVar[int]
+    PAD_OUT_H_FIELD_NUMBER: _ClassVar[int]
+    PAD_OUT_W_FIELD_NUMBER: _ClassVar[int]
+    UPSAMPLE_H_FIELD_NUMBER: _ClassVar[int]
+    UPSAMPLE_W_FIELD_NUMBER: _ClassVar[int]
+    scale: int
+    scale_h: int
+    scale_w: int
+    pad_out_h: bool
+    pad_out_w: bool
+    upsample_h: int
+    upsample_w: int
+    def __init__(self, scale: _Optional[int] = ..., scale_h: _Optional[int] = ..., scale_w: _Optional[int] = ..., pad_out_h: bool = ..., pad_out_w: bool = ..., upsample_h: _Optional[int] = ..., upsample_w: _Optional[int] = ...) -> None: ...
 
 class VariationalInformationParameter(_message.Message):
     __slots__ = ("hidden", "weight_filler", "initial_variance", "eps", "spatial")
