@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from kdnet.cli._caffe_flags import as_in_caffe
+from kdnet.errors import UsageError, fail
 from kdnet.net.input_shapes import input_shapes
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_device",
+    "add_model",
     "add_state",
     "add_weights",
     "count",
@@ -19,6 +22,7 @@ __all__ = [
     "positive",
     "seed",
     "split",
+    "the_path",
     "training",
 ]
 
@@ -30,15 +34,36 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model``, Caffe's way to name the net."""
+    help_text = "the net, where NET is not given"
+    as_in_caffe(parser, parser.add_argument("--model", metavar="NET", help=help_text))
+
+
+def the_path(options: argparse.Namespace, command: str, wanted: str) -> str:
+    """The one file that ``--model`` or the command's argument names.
+
+    Raises:
+        UsageError: usage, when there is none or they are two.
+    """
+    given = [path for path in (options.path, options.model) if path]
+    if len(given) != 1:
+        text = f"the following arguments are required: {wanted}"
+        text = f'"{given[0]}" and --model "{given[1]}" both name the net' if given else text
+        fail(UsageError, "usage", text, help=(f"kdnet {command} --help",))
+    return str(given[0])
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """``--weights`` and ``--allow-unloaded``."""
-    parser.add_argument(
+    weights = parser.add_argument(
         "--weights",
         metavar="F[,F]",
         action="append",
         default=[],
         help="weight files, loaded by layer name in order",
     )
+    as_in_caffe(parser, weights)
     parser.add_argument(
         "--allow-unloaded",
         action="store_true",
@@ -48,10 +73,12 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 def add_state(parser: argparse.ArgumentParser) -> None:
     """``--level``, ``--stage`` and ``--input-shape``."""
-    parser.add_argument("--level", type=int, metavar="N", help="the net's level")
-    parser.add_argument(
+    level = parser.add_argument("--level", type=int, metavar="N", help="the net's level")
+    stage = parser.add_argument(
         "--stage", action="append", default=[], metavar="S[,S]", help="the net's stages"
     )
+    as_in_caffe(parser, level)
+    as_in_caffe(parser, stage)
     parser.add_argument(
         "--input-shape",
         action="append",

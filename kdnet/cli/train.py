@@ -12,12 +12,23 @@ from contextlib import closing
 
 from kdnet.cli._arguments import (
     add_device,
+    add_model,
     add_state,
     add_weights,
     count,
     positive,
     seed,
+    the_path,
     training,
+)
+from kdnet.cli._caffe_flags import (
+    add_glog,
+    add_gpu,
+    add_signals,
+    as_in_caffe,
+    device_of,
+    stop_request,
+    tell_ignored,
 )
 from kdnet.cli._progress import progress
 from kdnet.data.teacher_cache import CacheOptions
@@ -29,11 +40,17 @@ HELP = "train a net, from a net or a solver file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("path", metavar="NET|SOLVER", help="a net or a solver prototxt")
-    parser.add_argument("--solver", metavar="S", help="the solver, when NET is a net")
+    parser.add_argument("path", nargs="?", metavar="NET|SOLVER", help="a net or a solver prototxt")
+    solver = parser.add_argument(
+        "--solver", metavar="S", help="the solver, alone or for the net NET"
+    )
+    add_model(parser)
     add_weights(parser)
-    parser.add_argument("--snapshot", metavar="F", help="a .solverstate to go on from")
+    snapshot = parser.add_argument("--snapshot", metavar="F", help="a .solverstate to go on from")
+    for action in (solver, snapshot):
+        as_in_caffe(parser, action)
     add_device(parser)
+    add_gpu(parser)
     parser.add_argument("--max-iter", type=count, metavar="N", help="iterations in all")
     parser.add_argument("--out", metavar="DIR", help="where snapshots go")
     parser.add_argument("--seed", type=seed, metavar="N", help="of fillers, batches and noise")
@@ -43,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_cache(parser)
     add_state(parser)
+    add_signals(parser)
+    add_glog(parser)
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
@@ -78,22 +97,22 @@ def _cache(options: argparse.Namespace) -> CacheOptions | None:
 
 def run(options: argparse.Namespace) -> int:
     """Train."""
-    from kdnet.runtime import CaffeLog, StopRequest, Trainer, prepare
+    from kdnet.runtime import CaffeLog, Trainer, prepare
 
+    if options.solver and not (options.path or options.model):
+        options.path, options.solver = options.solver, None
+    options.path = the_path(options, NAME, "NET|SOLVER")
     wanted = training(
         options,
         snapshot=options.snapshot,
-        device=options.device,
+        device=device_of(options),
         max_iter=options.max_iter,
         out=options.out,
         full_snapshots=options.full,
         cache=_cache(options),
     )
-    with (
-        closing(CaffeLog(sys.stderr, options.log)) as log,
-        closing(prepare(wanted, log)) as run,
-        StopRequest() as stop,
-        progress(run),
-    ):
-        Trainer(run).solve(stop)
+    with closing(CaffeLog(sys.stderr, options.log)) as log:
+        tell_ignored(options, log)
+        with closing(prepare(wanted, log)) as run, stop_request(options) as stop, progress(run):
+            Trainer(run).solve(stop)
     return 0

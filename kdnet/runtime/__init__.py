@@ -5,7 +5,7 @@ from kdnet.runtime.engine import Engine
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import TrainOptions
 from kdnet.runtime.setup import compile_to_file, prepare
-from kdnet.runtime.signals import StopRequest
+from kdnet.runtime.signals import Effect, StopRequest
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.stepper import Stepper
 from kdnet.runtime.tester import Scores, TestOptions, test_net
@@ -14,6 +14,7 @@ from kdnet.runtime.trainer import Run, TestNet, Trainer
 __all__ = [
     "CaffeLog",
     "Device",
+    "Effect",
     "Engine",
     "Run",
     "Scores",

@@ -88,6 +88,28 @@ def choose_device(wanted: str, default: int = 0) -> tuple[Device, str]:
     raise RunError(fault)
 
 
+def device_of_gpu(ids: str) -> str:
+    """What to ask :func:`choose_device` for where Caffe's ``-gpu`` says ``0``, ``0,1`` or ``all``.
+
+    Raises:
+        UsageError: several-gpus, for more than one device; bad-device for what is no number.
+    """
+    numbers = ids.split(",")
+    if ids == "all":
+        numbers = ["0"] if why_no_cuda(0) or why_no_cuda(1) else ["0", "1"]
+    if not all(re.fullmatch(r"\d+", number) for number in numbers):
+        text = f'there is no device "{ids}"'
+        fail(UsageError, "bad-device", text, help=("-gpu takes the number of a device, or all",))
+    if len(numbers) > 1:
+        text = f"-gpu {ids} names more than one device; a net runs on one"
+        hints = (
+            f"say -gpu {numbers[0]}",
+            "Caffe's batch is then as many times smaller: iter_size makes up for it in training",
+        )
+        fail(UsageError, "several-gpus", text, help=hints)
+    return f"cuda:{int(numbers[0])}"
+
+
 def why_no_cuda(index: int) -> tuple[str, ...]:
     """Empty when CUDA device ``index`` works; else what is missing, then what to do."""
     ort = onnxruntime()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdnet.compile import Evaluation, Forward, Report, compile_evaluation, trace_forward
 from kdnet.compile.heads import Head, Pair, heads_of, teaching_pairs, tensors_of
 from kdnet.compile.program import LOSS
-from kdnet.errors import KdnetError
+from kdnet.errors import Diagnostic, KdnetError, RunInterruptedError
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import NetModel, NetState, needed, resolve_net
 from kdnet.runtime import log as places
@@ -25,8 +25,9 @@ from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.scoring import Collector, HeadScore, score_head
+from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.state import StateBuffers
-from kdnet.runtime.trainer import TestNet, evaluation_batches, mean_values
+from kdnet.runtime.trainer import TestNet, evaluation_batches
 from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile, read_weights
@@ -52,11 +53,15 @@ class TestOptions:
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean reports by output name, what they are reports of, and the heads' scores."""
+    """Mean reports by output name, what they are reports of, and the heads' scores.
+
+    ``iterations`` are the batches that they are means over.
+    """
 
     evaluation: Evaluation
     values: dict[str, Array]
     heads: tuple[HeadScore, ...] = ()
+    iterations: int = 0
 
     @property
     def reports(self) -> tuple[Report, ...]:
@@ -68,8 +73,15 @@ class Scores:
         return float(np.mean(self.values[report.output]))
 
 
-def test_net(options: TestOptions, log: CaffeLog) -> Scores:
+def test_net(
+    options: TestOptions,
+    log: CaffeLog,
+    stop: StopRequest | None = None,  # noqa: PT028  # it tests a net; pytest never calls it
+) -> Scores:
     """Score a net on its TEST data.
+
+    Where a signal asks to stop, the scores are those of the batches until then. Where one asks
+    for a snapshot, of which there is nothing to make here, the log tells the means so far.
 
     Raises:
         KdnetError: the first stage's faults; unloaded weights of any layer count as faults only
@@ -95,30 +107,66 @@ def test_net(options: TestOptions, log: CaffeLog) -> Scores:
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
     engine = Engine(evaluation.program, device, values)
+    log.line("caffe.cpp:285", f"Running for {options.iterations} iterations.")
     found = Collector(watched.heads)
     with ExitStack() as opened:
         sources = open_sources(net, seed=options.seed, shapes=shapes)
         for source in sources:
             opened.callback(source.close)
         test = TestNet(evaluation, sources, options.iterations)
-        means = _run(engine, test, StateBuffers(device, {}), options.seed, found)
-    scores = Scores(evaluation, means, _scored(found, log))
+        means = _Means(log, evaluation)
+        for values in evaluation_batches(engine, test, StateBuffers(device, {}), options.seed):
+            found.add_watched(values)
+            means.add(values)
+            if stop is not None and means.heed(stop):
+                break
+    scores = Scores(evaluation, means.values, _scored(found, log), means.batches)
     log_scores(scores, log)
     return scores
 
 
-def _run(
-    engine: Engine, test: TestNet, buffers: StateBuffers, seed: int, found: Collector
-) -> dict[str, Array]:
-    """The mean of every report; the heads' predictions go to the collector."""
+class _Means:
+    """The means of the reports over the batches so far; each batch is told in the log."""
 
-    def reported() -> Iterator[dict[str, Array]]:
-        for values in evaluation_batches(engine, test, buffers, seed):
-            found.add_watched(values)
-            watched = engine.program.watched
-            yield {name: value for name, value in values.items() if name not in watched}
+    def __init__(self, log: CaffeLog, evaluation: Evaluation) -> None:
+        self.batches = 0
+        self._log = log
+        self._evaluation = evaluation
+        self._sums: dict[str, Array] = {}
 
-    return mean_values(reported(), test.iterations)
+    @property
+    def values(self) -> dict[str, Array]:
+        """The mean of each report by output name, and of the loss under ``LOSS``."""
+        return {name: total / self.batches for name, total in self._sums.items()}
+
+    def add(self, values: Mapping[str, Array]) -> None:
+        """Take a batch."""
+        program = self._evaluation.program
+        for report in program.reports:
+            for value in np.reshape(values[report.output], -1):
+                text = f"Batch {self.batches}, {report.blob} = {value:g}"
+                self._log.line("caffe.cpp:308", text)
+        for name, value in values.items():
+            if name not in program.watched:
+                total = self._sums.get(name, np.zeros_like(value, np.float64))
+                self._sums[name] = total + value
+        self.batches += 1
+
+    def heed(self, stop: StopRequest) -> bool:
+        """Tell the means if a signal asked for a snapshot; whether one asked to stop."""
+        if stop.take_snapshot():
+            self._log.line(places.OWN, f"Means of {self.batches} batches so far:")
+            log_scores(Scores(self._evaluation, self.values), self._log)
+        return bool(stop.signal)
+
+
+def leave_if_stopped(scores: Scores, options: TestOptions, stop: StopRequest) -> None:
+    """Raise RunInterruptedError where a signal ended the test, once its scores are told."""
+    if stop.signal:
+        text = f"stopped by a signal after {scores.iterations} of {options.iterations} batches"
+        hint = ("the scores are means over these",)
+        fault = Diagnostic("interrupted", text, help=hint, severity="note")
+        raise RunInterruptedError(stop.signal, fault)
 
 
 def _scored(found: Collector, log: CaffeLog) -> tuple[HeadScore, ...]:

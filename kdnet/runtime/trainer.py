@@ -109,7 +109,7 @@ class Trainer:
         start = self.iteration * run.training.iter_size
         with batches(run.training.main, run.sources, run.seed, start) as self._feed:
             try:
-                while self.iteration < run.max_iter and not self._stopped:
+                while not self._heed() and self.iteration < run.max_iter:
                     self.iterate()
                 if not self._stopped:
                     self._finish()
@@ -124,6 +124,12 @@ class Trainer:
     def _stopped(self) -> int:
         """The signal that asked to stop; 0 for none."""
         return self._stop.signal if self._stop else 0
+
+    def _heed(self) -> bool:
+        """Save if a signal asked for it; whether one asked to stop."""
+        if self._stop and self._stop.take_snapshot() and self._saved_at != self.iteration:
+            self.snapshot()
+        return bool(self._stopped)
 
     def _save_once(self) -> None:
         """A snapshot of this iteration, unless there is one or the solver wants none."""
@@ -241,9 +247,7 @@ class Trainer:
                 places.TESTING, f"Iteration {self.iteration}, Testing net (#{index})"
             )
             buffers, seed = self._stepper.buffers, self.run.seed
-            scores = evaluate(
-                engine, test, buffers, seed, self._scheduled, until=lambda: bool(self._stopped)
-            )
+            scores = evaluate(engine, test, buffers, seed, self._scheduled, until=self._heed)
             if self._stopped:
                 self.run.log.line(places.TESTING, "Test interrupted.")
                 return
