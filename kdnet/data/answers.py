@@ -10,11 +10,11 @@ import numpy as np
 
 from kdnet.data.cache import RowCache, Rows
 from kdnet.data.content import content_hash
-from kdnet.data.database import DATA_FILE, Database
 from kdnet.data.datum import read_datum
 from kdnet.data.hdf5_files import Hdf5Files, listed
 from kdnet.data.mean import name_record
 from kdnet.data.npz import array_names, read_arrays
+from kdnet.data.opening import open_database
 from kdnet.data.packages import package
 from kdnet.errors import DataError, fail
 from kdnet.weights.model import Array
@@ -131,12 +131,12 @@ class Hdf5Answers(Answers):
 
 
 class DatabaseAnswers(Answers):
-    """Records of an LMDB: the numbers of a Datum, whatever its three extents."""
+    """Records of a database: the numbers of a Datum, whatever its three extents."""
 
     names = ("float_data",)
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path)
+        self._database = open_database(path)
         self.count = self._database.count
         self._width = 0
         try:
@@ -152,7 +152,7 @@ class DatabaseAnswers(Answers):
 
     def content(self) -> str:
         """A hash of the database."""
-        return content_hash([self._database.path / DATA_FILE])
+        return self._database.contents()
 
     def close(self) -> None:
         """Release the database."""

@@ -17,7 +17,7 @@ def text_hash(*parts: str) -> str:
     """A SHA-256 of texts, each with its length, so that no two lists of texts are alike."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode()
+        data = part.encode("utf-8", "surrogateescape")
         digest.update(b"%d:" % len(data) + data)
     return digest.hexdigest()
 

@@ -141,7 +141,7 @@ def _check_shape(number: int, image: Image, first: Shape) -> None:
 
 def _key(number: int, name: str) -> bytes:
     key = f"{number:08}_{name}" if name else f"{number:08}"
-    return key.encode()[:_KEY_BYTES]
+    return key.encode("utf-8", "surrogateescape")[:_KEY_BYTES]
 
 
 def _open_folder(folder: Path, options: Options) -> Images:

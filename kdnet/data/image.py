@@ -56,16 +56,20 @@ def decode(data: bytes, channels: int | None = None) -> Pixels:
 def resize(image: Pixels, height: int, width: int) -> Pixels:
     """Bilinear resizing without smoothing, by OpenCV's INTER_LINEAR arithmetic for bytes.
 
-    Weights are multiples of 1/2048 and pixel centres are aligned, so results are OpenCV's to
-    within one grey level; Pillow's own resizing averages over the shrunk area and differs more.
+    Weights are multiples of 1/2048 and pixel centres are aligned. Columns beyond the edge take the
+    edge's weight whole, rows mix the edge with itself and round twice, as OpenCV does: the bytes
+    are those of OpenCV 4.14. Pillow's own resizing averages over the shrunk area and differs.
 
     Shapes:
         image  (C, H, W) -> (C, height, width)
     """
     if image.shape[1:] == (height, width):
         return image
-    left, right, wx = _taps(image.shape[2], width)
-    upper, lower, wy = _taps(image.shape[1], height)
+    size = image.shape[2]
+    first, part = _taps(size, width)
+    part[(first < 0) | (first >= size - 1)] = 0
+    left, right, wx = _mixed(first, part, size)
+    upper, lower, wy = _mixed(*_taps(image.shape[1], height), image.shape[1])
     one = 1 << _WEIGHT_BITS
     wide = image.astype(np.int32)
     rows = wide[:, :, left] * (one - wx) + wide[:, :, right] * wx
@@ -112,14 +116,17 @@ def _blue_first(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[:, :, order].transpose(2, 0, 1))
 
 
-def _taps(
-    size: int, new_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """The two pixels that each new pixel mixes, and the weight of the second in 1/2048."""
-    centre = ((np.arange(new_size) + 0.5) * (size / new_size) - 0.5).astype(np.float32)
+def _taps(size: int, new_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The first of the two pixels that each new pixel mixes, and the share of the second."""
+    # OpenCV inverts the inverse scale: size / new_size differs from it in the last bit.
+    centre = ((np.arange(new_size) + 0.5) * (1 / (new_size / size)) - 0.5).astype(np.float32)
     first = np.floor(centre).astype(np.int64)
-    part = centre - first.astype(np.float32)
-    part[(first < 0) | (first >= size - 1)] = 0
-    first = np.clip(first, 0, size - 1)
+    return first, centre - first.astype(np.float32)
+
+
+def _mixed(
+    first: NDArray[np.int64], part: NDArray[np.float32], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Both pixels inside the image, and the weight of the second in 1/2048."""
     weight = np.rint(part * (1 << _WEIGHT_BITS)).astype(np.int32)
-    return first, np.minimum(first + 1, size - 1), weight
+    return np.clip(first, 0, size - 1), np.clip(first + 1, 0, size - 1), weight

@@ -21,16 +21,30 @@ class Entry:
     line: int
 
 
+def list_lines(path: Path, code: str) -> list[str]:
+    """The lines of a text file of paths; bytes that are not UTF-8 stay what they are on the disk.
+
+    Raises:
+        DataError: ``code``: it cannot be read, or is no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        fail(DataError, code, f'"{path}" cannot be read as text: {error.strerror or error}')
+    if b"\0" in data:
+        fail(DataError, code, f'"{path}" cannot be read as text: it holds zero bytes')
+    # Only these end a line in C++: a name may hold any other separator that Unicode knows.
+    text = data.decode("utf-8-sig", "surrogateescape")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
 def read_list(path: Path) -> list[Entry]:
     """The entries of an image list; empty lines are left out.
 
     Raises:
         DataError: bad-image-list, at the lines that have no integer label.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(DataError, "bad-image-list", f'"{path}" cannot be read as text: {error}')
+    lines = list_lines(path, "bad-image-list")
     faults = Faults(DataError)
     entries = []
     for number, line in enumerate(lines, 1):

@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kdnet.data.database import DATA_FILE, Record
+from kdnet.data.database import Record
+from kdnet.data.lmdb_reader import DATA_FILE
 from kdnet.data.packages import package
 from kdnet.errors import DataError, fail
 

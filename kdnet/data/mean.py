@@ -9,8 +9,8 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from kdnet.data.database import Database
 from kdnet.data.datum import Shape, read_datum
+from kdnet.data.opening import open_database
 from kdnet.data.steps import Start, ignore
 from kdnet.errors import DataError, fail
 from kdnet.schema import kdnet_pb2 as pb
@@ -58,16 +58,16 @@ def read_mean(path: Path) -> Floats:
 
 
 def mean_of(path: Path, start: Start = ignore) -> Mean:
-    """The mean of all images of an LMDB, summed in float64.
+    """The mean of all images of a database, summed in float64.
 
     Args:
         path: The database.
         start: Hears of the records.
 
     Raises:
-        DataError: as :class:`Database`; corrupt-record, record-shape.
+        DataError: as :func:`open_database`; corrupt-record, record-shape.
     """
-    database = Database(path)
+    database = open_database(path)
     try:
         advance = start(database.count)
         total = np.zeros(0)

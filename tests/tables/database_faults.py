@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from kdnet.schema import kdnet_pb2 as pb
 from tables.sources import (
     COUNT,
     DATA,
     LMDB,
+    NO_LEVELDB,
     Build,
     as_floats,
     as_png,
     database,
     datum,
+    leveldb,
     nothing,
     write_lmdb,
 )
@@ -51,9 +54,20 @@ def _short(row: int) -> bytes:
 
 
 def _level_db(folder: Path) -> None:
+    pytest.importorskip("plyvel", reason=NO_LEVELDB)
     (folder / "db").mkdir()
     (folder / "db" / "CURRENT").write_text("MANIFEST-000002\n")
     (folder / "db" / "MANIFEST-000002").write_bytes(b"")
+
+
+def _damaged_leveldb(folder: Path) -> None:
+    leveldb(range(COUNT))(folder)
+    # Opening once moves the records from the log to a table.
+    pytest.importorskip("plyvel").DB(str(folder / "db")).close()
+    (table,) = (folder / "db").glob("*.ldb")
+    data = bytearray(table.read_bytes())
+    data[50] ^= 255
+    table.write_bytes(data)
 
 
 def _file_db(content: bytes) -> Build:
@@ -164,7 +178,7 @@ DATABASE_FAULTS = [
         LMDB,
         text_file("db", "x"),
         DB,
-        'layer "d": "@/db" is no LMDB database: it is not a folder',
+        'layer "d": "@/db" is no database: it is not a folder',
     ),
     FaultCase(
         "data-folder",
@@ -172,7 +186,8 @@ DATABASE_FAULTS = [
         LMDB,
         lambda folder: (folder / "db").mkdir(),
         DB,
-        'layer "d": "@/db" is no LMDB database: it has no file "data.mdb"',
+        'layer "d": "@/db" is no database: it has neither "data.mdb", '
+        'as an LMDB has, nor "CURRENT", as a LevelDB has',
     ),
     FaultCase(
         "data-foreign",
@@ -193,12 +208,27 @@ DATABASE_FAULTS = [
     ),
     FaultCase(
         "data-leveldb",
-        "leveldb-unsupported",
+        "unreadable-database",
         LMDB,
         _level_db,
         DB,
-        'layer "d": "@/db" is a LevelDB database, which kdnet does not read yet',
-        help="make an LMDB from the original images: kdnet data lmdb IMAGES... OUT",
+        'layer "d": the LevelDB "@/db" cannot be read: Corruption: ',
+    ),
+    FaultCase(
+        "data-leveldb-bytes",
+        "unreadable-database",
+        LMDB,
+        _damaged_leveldb,
+        DB,
+        'layer "d": the LevelDB "@/db" cannot be read: Corruption: block checksum mismatch',
+    ),
+    FaultCase(
+        "data-leveldb-empty",
+        "empty-database",
+        LMDB,
+        leveldb(()),
+        DB,
+        'layer "d": "@/db" holds no record',
     ),
     FaultCase(
         "data-missing",

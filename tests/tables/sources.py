@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import lmdb
 import numpy as np
+import pytest
 from PIL import Image
 
 from kdnet.net import LayerModel
@@ -25,6 +26,7 @@ Expect = Callable[[int], tuple[np.ndarray, ...]]
 COUNT = 10
 PIXELS = np.random.default_rng(7).integers(0, 256, (COUNT, 3, 6, 5), dtype=np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 130, 70000])
+NO_LEVELDB = "plyvel is not installed, so no LevelDB can be made"
 NUMBERS = (PIXELS.astype(np.float32) - 100) / 8
 
 
@@ -98,6 +100,19 @@ def database(make: Callable[[int], pb.Datum] = datum) -> Build:
     return lambda folder: write_lmdb(
         folder / "db", (make(row).SerializeToString() for row in range(COUNT))
     )
+
+
+def leveldb(rows: Iterable[int]) -> Build:
+    """Builds the folder ``db`` as a LevelDB of some rows."""
+
+    def build(folder: Path) -> None:
+        plyvel = pytest.importorskip("plyvel", reason=NO_LEVELDB)
+        made = plyvel.DB(str(folder / "db"), create_if_missing=True)
+        for row in rows:
+            made.put(b"%08d" % row, datum(row).SerializeToString())
+        made.close()
+
+    return build
 
 
 def write_hdf5(folder: Path) -> None:
@@ -181,6 +196,13 @@ SOURCES = [
         database(),
         BOTH[:1],
         _only_images(in_order(PIXELS, 4)),
+    ),
+    SourceCase(
+        "data-leveldb",
+        LMDB.replace("backend: LMDB", ""),
+        leveldb(range(COUNT)),
+        BOTH,
+        in_order(PIXELS, 4),
     ),
     SourceCase(
         "data-more-than-all",

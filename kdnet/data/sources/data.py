@@ -1,14 +1,14 @@
-"""Data: images and labels of an LMDB."""
+"""Data: images and labels of a database."""
 
 from __future__ import annotations
 
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
 from kdnet.data.cache import RowCache, Rows
-from kdnet.data.content import content_hash, text_hash
-from kdnet.data.database import DATA_FILE, Database
+from kdnet.data.content import text_hash
 from kdnet.data.datum import Item, RawReader, Shape, read_datum
 from kdnet.data.items import (
     ImageSource,
@@ -20,10 +20,11 @@ from kdnet.data.items import (
 )
 from kdnet.data.located import blamed_on, existing, remark
 from kdnet.data.mean import check_same_shape, name_record
+from kdnet.data.opening import LEVELDB, LMDB, kind_of, open_database
 from kdnet.data.order import Order, below, draw_key
 from kdnet.data.source import source
 from kdnet.data.transform import forced_channels
-from kdnet.errors import DataError, fail
+from kdnet.errors import DataError, Diagnostic, fail
 from kdnet.net import LayerModel
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights.model import Array
@@ -33,15 +34,15 @@ _SOURCE = ("data_param", "source")
 
 @source("Data")
 class Data(ImageSource):
-    """Records of an LMDB in the order of their keys, over and over.
+    """Records of an LMDB or a LevelDB in the order of their keys, over and over.
 
     Parameters: source, batch_size, shape; rand_skip r starts at a random record below r. The
-        backend is known from the folder; LEVELDB is refused. Batch k has the records
+        backend is known from the folder, whatever ``backend`` says. Batch k has the records
         k·batch_size to (k+1)·batch_size - 1, modulo their number.
     Differs from Caffe: items of several shapes are refused, even where a crop would make them
         equal; label values are the same.
-    Faults: missing-data-source, not-a-database, leveldb-unsupported, truncated-database,
-        empty-database, corrupt-record, record-shape, record-kind, item-shape.
+    Faults: missing-data-source, not-a-database, truncated-database, unreadable-database,
+        missing-package, empty-database, corrupt-record, record-shape, record-kind, item-shape.
     """
 
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
@@ -52,7 +53,7 @@ class Data(ImageSource):
         self._channels = forced_channels(layer)
         path = existing(layer, param.source, *_SOURCE)
         with blamed_on(layer, *_SOURCE):
-            self._database = Database(path)
+            self._database = open_database(path)
         try:
             self._open(
                 stated, batch_size, below(param.rand_skip, seed, draw_key(layer), "rand_skip")
@@ -60,11 +61,7 @@ class Data(ImageSource):
         except DataError:
             self._database.close()
             raise
-        if param.backend == pb.DataParameter.LEVELDB:
-            given = "says LEVELDB" if param.HasField("backend") else "is not given (LEVELDB)"
-            text = f'backend {given}, but "{path}" is an LMDB and is read as one'
-            at = "backend" if param.HasField("backend") else "source"
-            self.notes = (remark(layer, "backend-mismatch", text, "data_param", at),)
+        self.notes = _backend_notes(layer, path)
 
     def _open(self, stated: Shape | None, batch_size: int, skip: int) -> None:
         with blamed_on(self.layer, *_SOURCE):
@@ -90,8 +87,7 @@ class Data(ImageSource):
         return self._cache.take(rows)
 
     def _contents(self) -> str:
-        path = self._database.path / DATA_FILE
-        return text_hash(str(self._database.count), content_hash([path]), str(self._channels))
+        return text_hash(self._database.contents(), str(self._channels))
 
     def close(self) -> None:
         """Release the database."""
@@ -126,6 +122,19 @@ class Data(ImageSource):
         if kind != self._kind:
             text = f"{name_record(path, row, key)} has {kind} data; the first has {self._kind}"
             fail(DataError, "record-kind", text)
+
+
+def _backend_notes(layer: LayerModel, path: Path) -> tuple[Diagnostic, ...]:
+    """A warning where the folder is not what ``backend``, or its default, says."""
+    param = layer.message.data_param
+    kind, stated = kind_of(path), pb.DataParameter.DB.Name(param.backend)
+    if kind == stated:
+        return ()
+    known = {LMDB: "an LMDB", LEVELDB: "a LevelDB"}
+    given = f"says {stated}" if param.HasField("backend") else f"is not given ({stated})"
+    text = f'backend {given}, but "{path}" is {known[kind]} and is read as one'
+    at = "backend" if param.HasField("backend") else "source"
+    return (remark(layer, "backend-mismatch", text, "data_param", at),)
 
 
 def _check(layer: LayerModel) -> int:

@@ -41,7 +41,7 @@ class ImageData(ImageSource):
         is_color, shape; shuffle orders each pass anew; rand_skip r starts at a random line
         below r.
     Differs from Caffe: images of several shapes are refused, even where a crop would make them
-        equal; resizing is OpenCV's to within one grey level.
+        equal; a line without a whole number as its label is refused (Caffe reads 0).
     Faults: missing-data-source, bad-image-list, missing-image, corrupt-image, record-shape,
         resize-one-side, skip-too-large, item-shape.
     """
