@@ -13,6 +13,7 @@ from kdnet.compile.program import LOSS
 from kdnet.errors import NetError
 from kdnet.net import NetState, SolverModel, resolve_net
 from kdnet.runtime import Device, Stepper
+from kdnet.runtime.rate import scheduled_at
 from kdnet.schema import SourceMap
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.solvers import learning_rate, policy_names, solver_names, transforms_of
@@ -20,6 +21,7 @@ from kdnet.solvers import learning_rate, policy_names, solver_names, transforms_
 GOLDEN = Path(__file__).parent / "golden" / "caffe" / "solvers.npz"
 BATCH = 4
 ITERATIONS = 10
+OF_FORKS = {"cosine", "plateau", "sgdr"}
 
 
 def golden() -> dict[str, np.ndarray]:
@@ -66,7 +68,9 @@ def test_ten_iterations_equal_caffes(case: str) -> None:
     for iteration in range(ITERATIONS):
         first = iteration * size
         values = stepper.step(
-            rate(iteration), lambda micro, at=first: {t: rows(t, at + micro) for t in tops}
+            rate(iteration),
+            lambda micro, at=first: {t: rows(t, at + micro) for t in tops},
+            scheduled_at(stepper.training.schedules, iteration),
         )
         wanted = ARRAYS[f"{case}/loss"][iteration].mean()
         np.testing.assert_allclose(values[LOSS], wanted, rtol=1e-5)
@@ -82,9 +86,9 @@ def test_ten_iterations_equal_caffes(case: str) -> None:
 
 def test_every_policy_and_solver_has_a_golden_case() -> None:
     texts = [str(ARRAYS[f"{case}/solver"]) for case in OURS]
-    for name in policy_names():
+    for name in set(policy_names()) - OF_FORKS:
         assert any(f'lr_policy: "{name}"' in text for text in texts), name
-    assert {case.split("/")[0] for case in OURS} == set(solver_names())
+    assert {case.split("/")[0] for case in OURS} == set(solver_names()) - {"AdamW", "LAMB"}
 
 
 def refused(**fields: object) -> str:

@@ -14,7 +14,15 @@ from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import NetModel, SolverModel
-from kdnet.solvers import Leaf, Schedule, apply_chain, schedules_of, transforms_of
+from kdnet.solvers import (
+    Inputs,
+    Leaf,
+    Schedule,
+    apply_chain,
+    numbers_of,
+    schedules_of,
+    transforms_of,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,8 @@ class Training:
 
     ``main`` takes the data. With iter_size 1 it is the whole step and ``update`` is None; else it
     adds its gradients to ``accumulators``, which ``update`` then consumes. ``histories`` maps
-    each history input to the weight it belongs to.
+    each history input to the weight it belongs to. ``schedules`` are the numbers to be fed in each
+    iteration: the solver file's, then those that the update rule itself needs.
     """
 
     net: NetModel
@@ -64,16 +73,17 @@ def compile_training(
     statistics = list(forward.trace.updates.items())
     losses = loss_outputs(forward)
     iter_size = max(1, solver.message.iter_size)
+    moving = (*schedules, *numbers_of(transforms_of(solver)))
     if iter_size == 1:
         pairs, histories = _emit_update(forward, solver, slopes)
         main = assemble("step", forward, losses, [*pairs, *statistics], frozen)
-        return Training(net, weights, histories, iter_size, main, schedules=schedules)
+        return Training(net, weights, histories, iter_size, main, schedules=moving)
     held, sums = _emit_accumulators(forward, slopes)
     main = assemble("gradient", forward, losses, [*sums, *statistics], frozen)
     pairs, histories = _emit_update(forward, solver, held)
     update = assemble("update", forward, {}, pairs, frozen)
     slots = tuple(StateSlot(t.name, next_name(t), t.shape) for t in held.values())
-    return Training(net, weights, histories, iter_size, main, update, slots, schedules)
+    return Training(net, weights, histories, iter_size, main, update, slots, moving)
 
 
 def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
@@ -126,8 +136,12 @@ def _emit_update(
         for transform in chain
         for slot in transform.slots
     }
+    numbers = {
+        item.field: forward.trace.scalar(g, item.layer, item.field) for item in numbers_of(chain)
+    }
     with g.scope("update", str(solver.source.span(()) or forward.source)):
-        weights, following = apply_chain(g, chain, leaves, list(slopes.values()), rate, past)
+        given = Inputs(rate, past, numbers)
+        weights, following = apply_chain(g, chain, leaves, list(slopes.values()), given)
     pairs = [(leaf.weight, new) for leaf, new in zip(leaves, weights, strict=True)]
     histories = {}
     for slot, inputs in past.items():

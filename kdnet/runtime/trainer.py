@@ -220,6 +220,8 @@ class Trainer:
         log.outputs(places.TRAIN_OUTPUT, "Train", reports, values)
         log.line(places.RATE_LINE, f"Iteration {self.iteration}, lr = {rate:g}")
         for item in self.run.training.schedules:
+            if item.number < 0:
+                continue
             text = f"{item.layer}.{item.field} = {item.value(self.iteration):g}"
             log.line(places.OWN, f"Iteration {self.iteration}, {text}")
         self._clock, self._displayed = now, self.iteration

@@ -42,7 +42,7 @@ class Schedule:
         value: the number at an iteration, counted from 0.
         extremes: values between which it stays.
         span: where the schedule stands.
-        number: which of the solver's schedules it is.
+        number: which of the solver's schedules it is; -1 for one that the update rule needs.
     """
 
     layer: str

@@ -1,9 +1,9 @@
-"""Update rules as chained transforms that emit ops: gradients in, differences out."""
+"""What update rules have in common: transforms that emit ops, gradients in, differences out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kdnet.graph import Emitter, Tensor
@@ -23,22 +23,38 @@ class Leaf:
 
 
 History = Mapping[str, Sequence[Tensor]]
+Number = Callable[[int], float]
 Changed = tuple[list[Tensor], dict[str, list[Tensor]]]
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a chain reads beside weights and gradients.
+
+    ``numbers`` are the inputs that carry what :meth:`Transform.numbers` promises.
+    """
+
+    rate: Tensor
+    history: History
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Point:
-    """Where a chain stands: the leaves, their updates so far, their history, and the rate."""
+    """Where a chain stands: the leaves, their updates so far, and the chain's inputs."""
 
     g: Emitter
     leaves: Sequence[Leaf]
     updates: Sequence[Tensor]
-    history: History
-    rate: Tensor
+    inputs: Inputs
+
+    def past(self, slot: str) -> Sequence[Tensor]:
+        """What is kept in a slot, a tensor a leaf."""
+        return self.inputs.history[slot]
 
     def rate_of(self, leaf: Leaf) -> Tensor:
         """The leaf's own rate: η · lr_mult, times its scheduled factor."""
-        own = self.g.mul(self.rate, leaf.lr_mult)
+        own = self.g.mul(self.inputs.rate, leaf.lr_mult)
         return own if leaf.factor is None else self.g.mul(own, leaf.factor)
 
 
@@ -47,6 +63,10 @@ class Transform:
     """Maps the updates of all leaves to new ones; ``slots`` names the history it keeps."""
 
     slots: ClassVar[tuple[str, ...]] = ()
+
+    def numbers(self) -> Mapping[str, Number]:
+        """What the host works out each iteration, in float64 since float32 is too coarse."""
+        return {}
 
     def apply(self, at: Point) -> Changed:
         """Emit the transform; return the new updates and the next value of each slot."""
@@ -85,7 +105,11 @@ class Divide(Transform):
 
 @dataclass(frozen=True)
 class Decay(Transform):
-    """g ← g + λ·decay_mult·w (L2) or g + λ·decay_mult·sign(w) (L1)."""
+    """u ← u + λ·decay_mult·w (L2) or u + λ·decay_mult·sign(w) (L1).
+
+    Before the transforms that keep history it is Caffe's, part of the gradient; after them it is
+    decoupled from their averages.
+    """
 
     rate: float
     l1: bool = False
@@ -104,23 +128,24 @@ class Decay(Transform):
 
 
 @dataclass(frozen=True)
-class Momentum(Transform):
-    """h ← μ·h + η·lr_mult·g; the update is h.
-
-    The rate is inside the buffer, so a change of rate does not rescale the past: Caffe's
-    convention, unlike PyTorch's.
-    """
-
-    slots: ClassVar[tuple[str, ...]] = ("momentum",)
-    momentum: float
+class Rate(Transform):
+    """u ← η·lr_mult·u."""
 
     def apply(self, at: Point) -> Changed:
-        """Two products and a sum a leaf."""
-        g, found = at.g, []
-        for leaf, update, past in zip(at.leaves, at.updates, at.history["momentum"], strict=True):
-            stepped = g.mul(update, at.rate_of(leaf))
-            found.append(g.add(g.mul(past, self.momentum), stepped))
-        return found, {"momentum": found}
+        """One product a leaf."""
+        pairs = zip(at.leaves, at.updates, strict=True)
+        return [at.g.mul(update, at.rate_of(leaf)) for leaf, update in pairs], {}
+
+
+@dataclass(frozen=True)
+class Remember(Transform):
+    """u ← u, kept as history: Caffe leaves it in each weight's diff (snapshot_diff)."""
+
+    slots: ClassVar[tuple[str, ...]] = ("update",)
+
+    def apply(self, at: Point) -> Changed:
+        """No node."""
+        return list(at.updates), {"update": list(at.updates)}
 
 
 def apply_chain(
@@ -128,8 +153,7 @@ def apply_chain(
     chain: Sequence[Transform],
     leaves: Sequence[Leaf],
     gradients: Sequence[Tensor],
-    rate: Tensor,
-    history: History,
+    inputs: Inputs,
 ) -> Changed:
     """Emit ``w − chain(g)`` for every leaf.
 
@@ -144,11 +168,11 @@ def apply_chain(
     ]
     following: dict[str, list[Tensor]] = {}
     for transform in chain:
-        updates, new = transform.apply(Point(g, leaves, updates, history, rate))
+        updates, new = transform.apply(Point(g, leaves, updates, inputs))
         following.update(new)
     weights = [g.sub(leaf.weight, update) for leaf, update in zip(leaves, updates, strict=True)]
     return _gated(g, moving, weights, [leaf.weight for leaf in leaves]), {
-        slot: _gated(g, moving, new, history[slot]) for slot, new in following.items()
+        slot: _gated(g, moving, new, inputs.history[slot]) for slot, new in following.items()
     }
 
 
