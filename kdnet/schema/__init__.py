@@ -5,6 +5,7 @@ from kdnet.schema.files import read_net, read_prototxt, read_solver
 from kdnet.schema.reader import read_text
 from kdnet.schema.source import Located, Path, SourceMap
 from kdnet.schema.upgrade import upgrade_net, upgrade_solver
+from kdnet.schema.upgrades import net_upgrades, snapshot_prefix_in, solver_upgrades
 from kdnet.schema.writer import write_text
 
 __all__ = [
@@ -13,10 +14,13 @@ __all__ = [
     "SourceMap",
     "enum_name",
     "field_names",
+    "net_upgrades",
     "read_net",
     "read_prototxt",
     "read_solver",
     "read_text",
+    "snapshot_prefix_in",
+    "solver_upgrades",
     "upgrade_net",
     "upgrade_solver",
     "write_text",

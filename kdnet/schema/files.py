@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePath
 from typing import NoReturn, TypeVar
 
 from google.protobuf.message import Message
@@ -14,6 +13,7 @@ from kdnet.schema.reader import read_text
 from kdnet.schema.sniff import describe_binary
 from kdnet.schema.source import Document, Located
 from kdnet.schema.upgrade import upgrade_net, upgrade_solver
+from kdnet.schema.upgrades import snapshot_prefix_in
 
 M = TypeVar("M", bound=Message)
 
@@ -124,7 +124,7 @@ def read_solver(path: str | os.PathLike[str]) -> Located[pb.SolverParameter]:
     """
     located = read_prototxt(path, pb.SolverParameter)
     solver, source = upgrade_solver(located.message, located.source)
-    prefix = solver.snapshot_prefix
-    if prefix and (prefix.endswith(("/", os.sep)) or os.path.isdir(prefix)):
-        solver.snapshot_prefix = os.path.join(prefix, PurePath(path).stem)
+    prefix = snapshot_prefix_in(solver.snapshot_prefix, os.fspath(path))
+    if prefix != solver.snapshot_prefix:
+        solver.snapshot_prefix = prefix
     return Located(solver, source)

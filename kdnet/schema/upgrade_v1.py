@@ -10,12 +10,12 @@ from kdnet.schema.fields import enum_name, field_names
 from kdnet.schema.source import SourceMap
 
 # The holder of the deprecated fields that each type of data layer reads.
-_TRANSFORMED = {
+TRANSFORMED = {
     pb.V1LayerParameter.DATA: "data_param",
     pb.V1LayerParameter.IMAGE_DATA: "image_data_param",
     pb.V1LayerParameter.WINDOW_DATA: "window_data_param",
 }
-DATA_HOLDERS = tuple(_TRANSFORMED.values())
+DATA_HOLDERS = tuple(TRANSFORMED.values())
 TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
 _TYPES = {
@@ -78,7 +78,7 @@ def move_transforms(net: pb.NetParameter, source: SourceMap) -> SourceMap:
     Only `layers` are treated: in a `layer`, Caffe never read those fields.
     """
     for index, layer in enumerate(net.layers):
-        holder = _TRANSFORMED.get(layer.type)
+        holder = TRANSFORMED.get(layer.type)
         if holder is None:
             continue
         old = getattr(layer, holder)
