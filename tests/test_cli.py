@@ -22,6 +22,7 @@ from small_nets import (
 )
 
 from kdnet import __version__, cli, runtime
+from kdnet.commands import command_modules
 from kdnet.errors import RunError, UsageError
 from kdnet.runtime import choose_device, device
 from kdnet.weights import LayerBlobs, read_weights, write_caffemodel
@@ -64,7 +65,7 @@ def test_a_wrong_input_shape_is_exit_status_2(shape: str, joined: Path) -> None:
 def test_help_and_version_are_results() -> None:
     assert run("--version").out == f"kdnet {__version__}\n"
     assert "exit codes: 0 ok" in run("--help").out
-    for command in cli.commands():
+    for command in command_modules("kdnet.cli"):
         ended = run(command, "--help")
         assert ended.code == 0
         assert ended.out.startswith(f"usage: kdnet {command}")

@@ -237,7 +237,7 @@ def test_whole_numbers_are_left_out_and_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "limit"),
     [
-        (message(1, b"n") + b"\xa2\x06\x00" * 60, "kdnet.weights.formats.caffemodel._MOST_PARTS"),
+        (message(1, b"n") + b"\xa2\x06\x00" * 60, "kdnet.weights.caffemodel_wire._MOST_PARTS"),
         (b"\x08\x08" + message(7, b"\x0a\x00" * 60), "kdnet.weights.onnx_wire._MOST"),
         (
             b"\x08\x03" + b"\x1a\x00" * 60,

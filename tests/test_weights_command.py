@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ from tables.formats import LAYERS, SAMPLE
 
 from kdnet.cli import main as kdnet
 from kdnet.cli import weights as cli
+from kdnet.commands import CommandParser
 from kdnet.weights import LayerBlobs, read_weights, write_caffemodel
 from weights_tools.progress import bar
 from weights_tools.writing import Output, write_selected
@@ -96,7 +96,7 @@ def odd_file(path: Path) -> None:
 
 
 def show(path: Path, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
-    parser = argparse.ArgumentParser()
+    parser = CommandParser()
     cli.add_arguments(parser)
     assert cli.run(parser.parse_args(["show", str(path), *options])) == 0
     return capsys.readouterr().out

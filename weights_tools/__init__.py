@@ -14,17 +14,24 @@ A file is a mapping of parameter names to arrays, read when asked for:
 ``conv1_1/0`` is blob 0 of layer conv1_1, its weight; ``conv1_1/1`` is its bias.
 """
 
-from kdnet.net.rename import Mapping, Pair, Substitution, make_mapping
-from weights_tools.averaging import average
-from weights_tools.converting import cast, convert
-from weights_tools.difference import Difference, file_difference
-from weights_tools.merging import merge
-from weights_tools.parameters import LayerInfo, Weights, save
-from weights_tools.parameters import open_weights as open  # as in gzip and lzma
-from weights_tools.renaming import rename, rename_file, rename_layers
-from weights_tools.selecting import extract, strip_teacher
-from weights_tools.show import file_facts
-from weights_tools.writing import Output
+from typing import TYPE_CHECKING
+
+from kdnet.lazily import offered
+
+if TYPE_CHECKING:
+    from kdnet.net.rename import Mapping, Pair, Substitution, make_mapping
+    from weights_tools.averaging import average
+    from weights_tools.converting import cast, convert
+    from weights_tools.difference import Difference, file_difference
+    from weights_tools.merging import merge
+    from weights_tools.parameters import LayerInfo, Weights, save
+    from weights_tools.parameters import open_weights as open  # as in gzip and lzma
+    from weights_tools.renaming import rename, rename_file, rename_layers
+    from weights_tools.selecting import extract, strip_teacher
+    from weights_tools.show import file_facts
+    from weights_tools.writing import Output
+else:
+    __getattr__, __dir__ = offered(__name__)
 
 __all__ = [
     "Difference",

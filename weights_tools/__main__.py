@@ -1,16 +1,16 @@
 """``python -m weights_tools``: the same as ``kdnet weights``."""
 
-import argparse
 import os
 import sys
 
+from kdnet.commands import CommandParser
 from kdnet.errors import KdnetError
 from weights_tools.command import HELP, add_arguments, run
 
 
 def main() -> int:
     """Parse the command line, run it and return its exit status."""
-    parser = argparse.ArgumentParser(prog="kdnet weights", description=HELP.capitalize() + ".")
+    parser = CommandParser(prog="kdnet weights", description=HELP.capitalize() + ".")
     add_arguments(parser)
     args = parser.parse_args()
     try:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from weights_tools.commands import commands
+from kdnet.commands import CommandParser
 from weights_tools.stopping import stoppable
 
 NAME = "weights"
 HELP = "show, compare, rename, merge and convert weight files"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
     """Add the commands and their options to ``parser``."""
-    choices = parser.add_subparsers(dest="weights_command", metavar="COMMAND", required=True)
-    for name, module in commands().items():
-        child = choices.add_parser(name, help=module.HELP)
-        module.add_arguments(child)
-        child.set_defaults(weights_run=module.run)
+    parser.take_commands("weights_tools.commands", "weights_run")
 
 
 def run(args: argparse.Namespace) -> int:

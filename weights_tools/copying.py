@@ -14,8 +14,8 @@ from io import FileIO
 from typing import BinaryIO, NamedTuple
 
 from kdnet.weights import atomic_write
+from kdnet.weights.caffemodel_wire import NUMBERS, WireLayer, damaged, open_net, read_layer
 from kdnet.weights.files import Buffer
-from kdnet.weights.formats.caffemodel import NUMBERS, WireLayer, damaged, open_net, read_layer
 from kdnet.weights.wire import LENGTH, WireError, fields, write_tag, write_varint
 from weights_tools.progress import Progress, silent
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kdnet.weights import Target
-
 if TYPE_CHECKING:
     from kdnet.compile.forward import Forward
     from kdnet.schema import Located
     from kdnet.schema import kdnet_pb2 as pb
+    from kdnet.weights import Target
 
 Shape = tuple[int, ...]
 

@@ -12,7 +12,7 @@ import numpy as np
 from kdnet.errors import UsageError, WeightsError, fail
 from kdnet.weights import LayerBlobs, stream_weights, write_weights
 from kdnet.weights.blobs import decode_blob, view_blob
-from kdnet.weights.formats.caffemodel import damaged
+from kdnet.weights.caffemodel_wire import damaged
 from kdnet.weights.model import Array
 from kdnet.weights.reading import sniff_format
 from kdnet.weights.wire import WireError

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from kdnet import __version__
+from kdnet.commands import CommandParser
 from kdnet.errors import KdnetError, render_all
 
 BUG = """error: this is a bug in kdnet, not in your files [internal]
 help: please report it with the lines above, the command and the prototxt"""
 
 
-def commands() -> dict[str, ModuleType]:
-    """Every command module by its name: those with NAME, HELP, add_arguments and run."""
-    found = {}
-    for info in pkgutil.iter_modules(__path__):
-        if not info.name.startswith("_"):
-            module = importlib.import_module(f"{__name__}.{info.name}")
-            found[module.NAME] = module
-    return dict(sorted(found.items()))
-
-
-class _Parser(argparse.ArgumentParser):
+class _Parser(CommandParser):
     """Usage faults in kdnet's own shape."""
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse says NoReturn
@@ -35,24 +25,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} [usage]\nhelp: {self.prog} --help\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
+def _looks(module: ModuleType) -> dict[str, Any]:
+    return {
+        "description": module.__doc__,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def build_parser() -> CommandParser:
+    """The parser of ``kdnet`` and its commands."""
     parser = _Parser(
         prog="kdnet",
         description="Train small nets from big ones, the Caffe way.",
         epilog="exit codes: 0 ok, 1 your files or data, 2 usage, 3 failed while running, 70 a bug",
     )
     parser.add_argument("--version", action="version", version=f"kdnet {__version__}")
-    choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in commands().items():
-        child = choices.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(child)
-        child.set_defaults(run=module.run)
+    parser.take_commands(__name__, "run", _looks)
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from kdnet.cli._arguments import (
     add_device,
@@ -31,8 +32,10 @@ from kdnet.cli._caffe_flags import (
     tell_ignored,
 )
 from kdnet.cli._progress import progress
-from kdnet.data.teacher_cache import CacheOptions
 from kdnet.errors import UsageError, fail
+
+if TYPE_CHECKING:
+    from kdnet.data.teacher_cache import CacheOptions
 
 NAME = "train"
 HELP = "train a net, from a net or a solver file"
@@ -87,6 +90,8 @@ def _cache(options: argparse.Namespace) -> CacheOptions | None:
         UsageError: cache-without-folder.
     """
     if options.cache_teacher:
+        from kdnet.data.teacher_cache import CacheOptions
+
         return CacheOptions(options.cache_teacher, options.cache_top_k, options.cache_fp16)
     if options.cache_top_k or options.cache_fp16:
         flag = "--cache-top-k" if options.cache_top_k else "--cache-fp16"

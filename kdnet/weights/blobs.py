@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from kdnet.weights.files import Buffer
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array
 from kdnet.weights.wire import (
     FIXED32,
@@ -18,7 +17,6 @@ from kdnet.weights.wire import (
     Field,
     WireError,
     fields,
-    run_of_fixed,
     signed64,
     varints,
 )
@@ -26,13 +24,9 @@ from kdnet.weights.wire import (
 # Caffe's limits: kMaxBlobAxes, and a count that fits an int.
 _MOST_AXES = 32
 _MOST_VALUES = 2**31 - 1
-_FLOATS = np.dtype("<f4")
-_DOUBLES = np.dtype("<f8")
-_NUMBERS: dict[int, tuple[np.dtype[Any], int]] = {5: (_FLOATS, FIXED32), 8: (_DOUBLES, FIXED64)}
+_NUMBERS = {5: ("<f4", FIXED32), 8: ("<f8", FIXED64)}
 # BlobProto.Type of the forks that store raw bytes, by number.
-_RAW_TYPES: tuple[np.dtype[Any], ...] = tuple(
-    np.dtype(name) for name in ("<f8", "<f4", "<f2", "<i4", "<u4")
-)
+_RAW_TYPES = ("<f8", "<f4", "<f2", "<i4", "<u4")
 
 
 @dataclass
@@ -80,7 +74,7 @@ def view_blob(data: Buffer, start: int, stop: int) -> Array:
 
 def as_float(values: Array) -> Array:
     """An own, aligned float32 or float64 copy; integers become float64, which holds 32 bits."""
-    narrow = values.dtype.kind == "f" and values.dtype.itemsize <= _FLOATS.itemsize
+    narrow = values.dtype.kind == "f" and values.dtype.itemsize <= 4
     return np.array(values, dtype=np.float32 if narrow else np.float64, order="C")
 
 
@@ -114,13 +108,40 @@ def _read_dims(data: Buffer, found: Field, dims: list[int]) -> None:
 
 
 def _read_numbers(data: Buffer, found: Field, stop: int) -> tuple[Array, int]:
-    dtype, unpacked = _NUMBERS[found.number]
+    name, unpacked = _NUMBERS[found.number]
+    dtype = np.dtype(name)
     if found.wire == unpacked:
-        return run_of_fixed(data, found, dtype, stop)
+        return _run_of_fixed(data, found, dtype, stop)
     if found.wire != LENGTH or (found.stop - found.start) % dtype.itemsize:
         raise WireError(found.at, f"{found.stop - found.start} bytes of {dtype.name} numbers")
     count = (found.stop - found.start) // dtype.itemsize
     return np.frombuffer(data, dtype, count, found.start), found.stop
+
+
+def _run_of_fixed(
+    data: Buffer, first: Field, dtype: np.dtype[Any], stop: int
+) -> tuple[Array, int]:
+    """The values of equally tagged unpacked numbers from ``first`` on, and the offset after them.
+
+    Old writers tag every number of a repeated field; one array operation a run keeps a large
+    blob of them from costing a Python step a number. The window doubles, so that runs of one
+    among other fields cost no more than their own bytes.
+    """
+    tag_bytes = first.start - first.at
+    record = tag_bytes + dtype.itemsize
+    tag = np.frombuffer(data, np.uint8, tag_bytes, first.at)
+    count, window = 1, 16
+    while True:
+        window = min(window, (stop - first.at) // record)
+        rows = np.frombuffer(data, np.uint8, window * record, first.at).reshape(window, record)
+        same = (rows[count:, :tag_bytes] == tag).all(axis=1)
+        fresh = int(same.argmin()) if not same.all() else len(same)
+        count += fresh
+        if count < window or window == (stop - first.at) // record:
+            break
+        window *= 2
+    values = np.ascontiguousarray(rows[:count, tag_bytes:]).reshape(-1).view(dtype)
+    return values, first.at + count * record
 
 
 def _shape(parts: _Parts, at: int) -> tuple[int, ...]:
@@ -148,7 +169,7 @@ def _values(data: Buffer, parts: _Parts) -> Array:
 def _raw_values(data: Buffer, raw: Field, raw_type: int) -> Array:
     if raw_type >= len(_RAW_TYPES):
         raise WireError(raw.at, f"raw_data_type {raw_type}")
-    dtype = _RAW_TYPES[raw_type]
+    dtype = np.dtype(_RAW_TYPES[raw_type])
     size = raw.stop - raw.start
     if size % dtype.itemsize:
         raise WireError(raw.at, f"{size} bytes of raw {dtype.name} numbers")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import secrets
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             there and is not an ordinary file.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".kdnet-{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f".kdnet-{os.urandom(6).hex()}.tmp")
     try:
         mode = _check_target(target)
         with _remove_on_failure(temporary):

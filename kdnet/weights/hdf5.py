@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdnet.errors import KdnetError, WeightsError, fail
 from kdnet.weights.blobs import as_float
 from kdnet.weights.files import check_memory
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array
 from kdnet.weights.tensors import check_text
 

@@ -14,10 +14,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
-
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.files import Buffer, open_buffer
+from kdnet.weights.lazy_numpy import np
 
 _ATTRIBUTE, _CONTINUATION = 0x000C, 0x0010
 _REFERENCE_BYTES = 16

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array
 
 Shape = tuple[int, ...]

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from kdnet.weights.layout import GATES_IOFG, Arrays, Made, Shapes, batch_norm, lstm, only
+from kdnet.weights.lazy_numpy import np
 
 Layers = tuple[Made, ...]
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-import numpy as np
-
 from kdnet.weights.layout import GATES_IFGO, blocks
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array, LayerBlobs
 
 LOST = (

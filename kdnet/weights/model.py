@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array: TypeAlias = "NDArray[Any]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,8 @@ class LayerBlobs:
     float32 or float64 with the shape as stored: a legacy blob keeps its four axes; a writer takes
     float16 too. ``stored`` names each blob's type in the file, such as "float16"; it is empty for
     blobs made in code. ``message`` has the other fields of the layer's LayerParameter in wire
-    form (bottoms, tops, convolution_param, ...), where the file has them.
+    form (bottoms, tops, convolution_param, ...), where the file has them. ``diffs`` are float32
+    arrays of the blobs' shapes that Caffe's own formats store beside them; none is read.
     """
 
     name: str
@@ -26,6 +28,7 @@ class LayerBlobs:
     blobs: tuple[Array, ...]
     stored: tuple[str, ...] = ()
     message: bytes = b""
+    diffs: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

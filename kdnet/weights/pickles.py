@@ -11,7 +11,6 @@ Source: Python's pickletools, which takes a pickle apart without running it; PyT
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, NamedTuple
@@ -72,6 +71,8 @@ def read_pickle(program: bytes) -> Any:
         RefusedError: It names a function or a class that no tensor needs.
         ValueError: It is damaged, or too long.
     """
+    import pickletools
+
     machine = _Machine()
     try:
         for count, (command, argument, _) in enumerate(pickletools.genops(program)):

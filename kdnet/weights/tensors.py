@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
-
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.account import Account, read_account
 from kdnet.weights.blobs import as_float
 from kdnet.weights.files import Buffer, check_memory, let_go
 from kdnet.weights.layout import Made, plan
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream
 

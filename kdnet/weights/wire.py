@@ -12,10 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from kdnet.weights.files import Buffer
-from kdnet.weights.model import Array
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
@@ -147,27 +144,3 @@ def varints(data: Buffer, field: Field) -> list[int]:
         value, at = read_varint(data, at, field.stop)
         values.append(signed64(value))
     return values
-
-
-def run_of_fixed(data: Buffer, field: Field, dtype: np.dtype, stop: int) -> tuple[Array, int]:
-    """The values of equally tagged unpacked numbers from ``field`` on, and the offset after them.
-
-    Old writers tag every number of a repeated field; one array operation a run keeps a large
-    blob of them from costing a Python step a number. The window doubles, so that runs of one
-    among other fields cost no more than their own bytes.
-    """
-    tag_bytes = field.start - field.at
-    record = tag_bytes + dtype.itemsize
-    tag = np.frombuffer(data, np.uint8, tag_bytes, field.at)
-    count, window = 1, 16
-    while True:
-        window = min(window, (stop - field.at) // record)
-        rows = np.frombuffer(data, np.uint8, window * record, field.at).reshape(window, record)
-        same = (rows[count:, :tag_bytes] == tag).all(axis=1)
-        fresh = int(same.argmin()) if not same.all() else len(same)
-        count += fresh
-        if count < window or window == (stop - field.at) // record:
-            break
-        window *= 2
-    values = np.ascontiguousarray(rows[:count, tag_bytes:]).reshape(-1).view(dtype)
-    return values, field.at + count * record

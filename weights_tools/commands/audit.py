@@ -8,7 +8,6 @@ from kdnet.errors import WeightsError
 from weights_tools.audit import audit_files
 from weights_tools.commands._arguments import add_state, net_choice, say
 
-NAME = "audit"
 HELP = "say what a net would load from files"
 
 

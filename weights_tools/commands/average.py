@@ -8,7 +8,6 @@ from kdnet.errors import UsageError, fail
 from weights_tools.averaging import average
 from weights_tools.commands._arguments import add_output, output, say, say_notes
 
-NAME = "average"
 HELP = "write the mean of several files' weights"
 
 

@@ -7,7 +7,6 @@ import argparse
 from weights_tools.commands._arguments import add_output, output, say, say_notes
 from weights_tools.converting import CASTS, cast
 
-NAME = "cast"
 HELP = "write a file with 16-bit or 32-bit floats"
 
 

@@ -7,7 +7,6 @@ import argparse
 from weights_tools.commands._arguments import add_output, output, say, say_notes
 from weights_tools.converting import convert
 
-NAME = "convert"
 HELP = "write a file in another format"
 
 

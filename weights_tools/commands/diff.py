@@ -7,7 +7,6 @@ import argparse
 from weights_tools.commands._arguments import say
 from weights_tools.difference import file_difference
 
-NAME = "diff"
 HELP = "compare two weight files"
 
 

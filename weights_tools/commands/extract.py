@@ -7,7 +7,6 @@ import argparse
 from weights_tools.commands._arguments import add_output, output, say, say_notes
 from weights_tools.selecting import extract
 
-NAME = "extract"
 HELP = "write some layers of a file"
 
 

@@ -8,7 +8,6 @@ from kdnet.errors import UsageError, fail
 from weights_tools.commands._arguments import add_output, output, say, say_mapped, say_notes
 from weights_tools.merging import FIRST, LAST, merge
 
-NAME = "merge"
 HELP = "write the layers of several files into one"
 
 

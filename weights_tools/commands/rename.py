@@ -15,12 +15,10 @@ from weights_tools.commands._arguments import (
     say_mapped,
     say_notes,
 )
-from weights_tools.fitting import check_fit, confirm, propose
 from weights_tools.mapping import read_map_file
 from weights_tools.renaming import plan_renames
 from weights_tools.writing import layer_names, write_selected
 
-NAME = "rename"
 HELP = "write a file with its layers renamed"
 
 
@@ -89,12 +87,16 @@ def run(args: argparse.Namespace) -> int:
     rules = _rules(args)
     names = layer_names(args.file)
     if args.auto:
+        from weights_tools.fitting import confirm, propose
+
         proposal = propose(args.file, net_choice(args.auto, args), rules)
         say(proposal.text())
         confirm(yes=args.yes)
         rules = proposal.rules
     plan = plan_renames(names, rules, allow_collision=args.allow_collision)
     if args.net and not args.allow_shape_change:
+        from weights_tools.fitting import check_fit
+
         check_fit(args.file, plan.names, net_choice(args.net, args))
     with output(args, "renaming") as target:
         notes = write_selected(args.file, plan.names, target)

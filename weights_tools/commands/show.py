@@ -7,7 +7,6 @@ import argparse
 from weights_tools.commands._arguments import say
 from weights_tools.show import as_json, as_table, file_facts
 
-NAME = "show"
 HELP = "list layers, blobs and their statistics"
 
 

@@ -14,7 +14,6 @@ from weights_tools.commands._arguments import (
 )
 from weights_tools.selecting import strip_teacher
 
-NAME = "strip-teacher"
 HELP = "write the student's layers of a joined net's file"
 
 

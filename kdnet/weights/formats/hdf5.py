@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.account import KEY, Account, AccountLayer, Naming, read_account
 from kdnet.weights.hdf5 import (
@@ -18,10 +16,12 @@ from kdnet.weights.hdf5 import (
     open_hdf5,
     read_array,
 )
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import LayerBlobs
 from kdnet.weights.registry import Stream, weight_format
 
 _ROOT = "data"
+_DIFFS = "diff"
 _LONGEST_ACCOUNT = 1 << 24
 
 
@@ -44,6 +44,8 @@ def _write(file: BinaryIO, layers: Iterable[LayerBlobs], net_name: str) -> None:
                 root.require_group(layer.name)
                 for name, blob in zip(names, layer.blobs, strict=True):
                     root.create_dataset(name, data=blob)
+                for name, diff in zip(names, layer.diffs, strict=False):
+                    out.create_dataset(f"{_DIFFS}/{name}", data=diff)
             except (KeyError, TypeError, ValueError):
                 _unwritable(layer.name, "another layer's blob has its name")
         out.create_dataset(KEY, data=np.frombuffer(account.text().encode(), np.uint8))

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import IO, BinaryIO
 
-import numpy as np
-
 from kdnet.errors import KdnetError, WeightsError, fail
 from kdnet.weights.account import KEY, AccountLayer, read_account
 from kdnet.weights.blobs import as_float
 from kdnet.weights.files import check_memory, zip_names
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream, weight_format
 from kdnet.weights.tensors import little_endian

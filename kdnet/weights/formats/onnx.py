@@ -16,13 +16,12 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from kdnet.errors import WeightsError, fail
 from kdnet.weights import onnx_wire as wire
 from kdnet.weights.account import KEY
+from kdnet.weights.caffemodel_wire import damaged
 from kdnet.weights.files import Buffer, open_buffer
-from kdnet.weights.formats.caffemodel import damaged
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array
 from kdnet.weights.nodes import layers_of_nodes
 from kdnet.weights.registry import Stream, weight_format

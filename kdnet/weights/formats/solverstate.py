@@ -7,8 +7,8 @@ from typing import Any
 
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.blobs import decode_blob
+from kdnet.weights.caffemodel_wire import damaged
 from kdnet.weights.files import Buffer, open_buffer
-from kdnet.weights.formats.caffemodel import damaged
 from kdnet.weights.hdf5 import SIGNATURE, child, kind_of, open_hdf5, read_array
 from kdnet.weights.model import LayerBlobs
 from kdnet.weights.registry import Stream, weight_format

@@ -10,11 +10,10 @@ from functools import partial
 from math import prod
 from typing import Any, BinaryIO, NoReturn
 
-import numpy as np
-
 from kdnet.errors import WeightsError, fail
 from kdnet.weights.account import KEY
 from kdnet.weights.files import Buffer, let_go, open_buffer, zip_names
+from kdnet.weights.lazy_numpy import np
 from kdnet.weights.model import Array
 from kdnet.weights.pickles import RefusedError, View, read_pickle, write_pickle
 from kdnet.weights.registry import Stream, weight_format
