@@ -22,6 +22,11 @@ class SoftTargetLoss(LossLayer):
 
     roles: ClassVar[tuple[str, ...]] = ("student logits", "teacher logits")
 
+    @property
+    def class_axis(self) -> int:
+        """Where the classes are, as the parameter ``axis`` says."""
+        return int(self.params.axis)
+
     def check_positive(self, *names: str) -> None:
         """Require parameters to be positive and finite."""
         for name in names:
@@ -38,7 +43,7 @@ class SoftTargetLoss(LossLayer):
 
     def check_logits(self, student: Tensor, *teachers: Tensor, classes: int = 1) -> None:
         """The axis of the classes exists, there are enough of them, and the teachers' agree."""
-        axis = self.axis(student, self.params.axis)
+        axis = self.axis(student, self.class_axis)
         self.require_shape(
             student.shape[axis] >= classes,
             bottom=0,
@@ -70,11 +75,11 @@ class SoftTargetLoss(LossLayer):
 
     def check_labelled(self, logits: Tensor, labels: Tensor) -> None:
         """One label for each prediction."""
-        check_labels(self, logits, labels, self.axis(logits, self.params.axis))
+        check_labels(self, logits, labels, self.axis(logits, self.class_axis))
 
     def labelled(self, g: Emitter, logits: Tensor, labels: Tensor) -> Labels:
         """Where the labels stand, announced so that they are checked when they are fed."""
-        axis = self.axis(logits, self.params.axis)
+        axis = self.axis(logits, self.class_axis)
         self.expect_labels(labels, logits.shape[axis], self.ignore)
         return read_labels(g, logits, labels, axis, self.ignore)
 
@@ -88,7 +93,7 @@ class SoftTargetLoss(LossLayer):
         factor: float = 1.0,
     ) -> Tensor:
         """The sum of terms, one a prediction or one a logit, divided as loss_param says."""
-        axis = self.axis(logits, self.params.axis)
+        axis = self.axis(logits, self.class_axis)
         if ignored is not None:
             terms = g.where(ignored, 0.0, terms)
         return self.normalized(

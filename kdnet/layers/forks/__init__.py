@@ -1,0 +1,1 @@
+"""Layers of known forks of Caffe, each as its fork's nets write it."""
