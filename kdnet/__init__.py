@@ -7,18 +7,49 @@ neither numpy nor the runtime.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from kdnet import io
+    from kdnet import io, layers
+    from kdnet.api.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+    from kdnet.api.net import Net
+    from kdnet.layers.spec import NetSpec, layer_type_list, params, to_proto
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "io"]
+TRAIN: Final = 0
+TEST: Final = 1
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Net",
+    "NetSpec",
+    "__version__",
+    "io",
+    "layer_type_list",
+    "layers",
+    "params",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_random_seed",
+    "to_proto",
+]
 
 # The module of each name; a name that is a module itself has none to be looked up in.
 _PLACES: dict[str, str] = {
+    "Net": "kdnet.api.net",
+    "NetSpec": "kdnet.layers.spec",
     "io": "",
+    "layer_type_list": "kdnet.layers.spec",
+    "layers": "",
+    "params": "kdnet.layers.spec",
+    "set_device": "kdnet.api.mode",
+    "set_mode_cpu": "kdnet.api.mode",
+    "set_mode_gpu": "kdnet.api.mode",
+    "set_random_seed": "kdnet.api.mode",
+    "to_proto": "kdnet.layers.spec",
 }
 
 

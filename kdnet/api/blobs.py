@@ -1,0 +1,138 @@
+"""Blobs as a program sees them: arrays of values and of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float32]
+Hook = Callable[[], None]
+
+
+class Blob:
+    """A blob's values and gradients, each a float32 array that stays the same one.
+
+    ``data`` and ``diff`` are the arrays themselves: a later run writes into them and reads what
+    was written into them. Only :meth:`reshape`, or a net that changes the shape, makes new ones.
+    """
+
+    def __init__(self, shape: tuple[int, ...], slope: float = 0.0) -> None:
+        self._data: Floats = np.zeros(shape, np.float32)
+        self._diff: Floats | None = None
+        self._slope = slope
+        self.before_data: Hook | None = None
+        self.before_diff: Hook | None = None
+
+    @property
+    def data(self) -> Floats:
+        """The values."""
+        if self.before_data is not None:
+            self.before_data()
+        return self._data
+
+    @data.setter
+    def data(self, values: ArrayLike) -> None:
+        self.data[...] = values
+
+    @property
+    def diff(self) -> Floats:
+        """The gradient; before a backward pass it is the loss weight, 0 for most blobs."""
+        if self.before_diff is not None:
+            self.before_diff()
+        return self.slope
+
+    @diff.setter
+    def diff(self, values: ArrayLike) -> None:
+        self.diff[...] = values
+
+    @property
+    def held(self) -> Floats:
+        """The values as they lie there: nothing is computed anew."""
+        return self._data
+
+    @property
+    def slope(self) -> Floats:
+        """The gradient as it lies there."""
+        if self._diff is None:
+            self._diff = np.full(self._data.shape, self._slope, np.float32)
+        return self._diff
+
+    def fill(self, values: Floats) -> None:
+        """Take over values with their shape."""
+        self.reshape(values.shape)
+        self._data[...] = values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extents."""
+        return self._data.shape
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return self._data.size
+
+    @property
+    def num(self) -> int:
+        """Axis 0 of the legacy four; axes that there are not have extent 1."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        """Axis 1 of the legacy four."""
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        """Axis 2 of the legacy four."""
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        """Axis 3 of the legacy four."""
+        return self._legacy(3)
+
+    def _legacy(self, axis: int) -> int:
+        if len(self.shape) > 4:
+            raise ValueError(f"a blob of shape {self.shape} has no num, channels, height, width")
+        return self.shape[axis] if axis < len(self.shape) else 1
+
+    def reshape(self, *shape: Any) -> None:
+        """Change the shape; as many values as fit are kept, new ones are 0.
+
+        Args:
+            shape: the extents, one by one or as one sequence.
+        """
+        if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
+            shape = tuple(shape[0])
+        wanted = tuple(int(extent) for extent in shape)
+        if min(wanted, default=1) < 1:
+            raise ValueError(f"the shape {wanted} has an extent below 1")
+        if wanted != self.shape:
+            self._resize(wanted)
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        kept = self._data.reshape(-1)[: prod(shape)]
+        self._data = np.zeros(shape, np.float32)
+        self._data.reshape(-1)[: kept.size] = kept
+        self._diff = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape}>"
+
+
+class Parameter(Blob):
+    """A weight of a layer; layers that share it by name share its arrays."""
+
+    def __init__(self, data: Floats, diff: Floats) -> None:
+        super().__init__((), 0.0)
+        self._data, self._diff = data, diff
+
+    def reshape(self, *shape: Any) -> None:
+        """Refuse: the layer decides the shape of its weights."""
+        text = f"a weight keeps its shape {self.shape}, which its layer decides"
+        raise ValueError(f"{text}: it cannot become {shape}")

@@ -1,0 +1,47 @@
+"""What a net is made from: a file, a message, a NetSpec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdnet.layers.spec import Function, NetSpec, Top
+from kdnet.net import NetModel, NetState, resolve_net
+from kdnet.runtime.joining import NamedNet, read_named
+from kdnet.runtime.plan import check_net
+from kdnet.schema import Located, read_text, upgrade_net, write_text
+from kdnet.schema import kdnet_pb2 as pb
+
+FilePath = str | os.PathLike[str]
+Model = FilePath | pb.NetParameter | NetSpec | Top | Function
+# What faults of a net without a file call it.
+_NO_FILE = "<net>"
+
+
+def read_model(model: Model) -> NamedNet:
+    """The net of a file (a net, or a join's description), a message or a NetSpec.
+
+    Raises:
+        SchemaError: what reading raises.
+        UsageError: not-a-net, for a solver's file.
+    """
+    if isinstance(model, NetSpec | Top | Function):
+        model = model.to_proto()
+    if isinstance(model, pb.NetParameter):
+        # Written and read back, so that faults have a line to point at.
+        located = read_text(write_text(model), _NO_FILE, pb.NetParameter)
+        return NamedNet(Located(*upgrade_net(located.message, located.source)))
+    path = os.fspath(model)
+    if Path(path).is_file():
+        check_net(path)
+    return read_named(path)
+
+
+def resolved(
+    located: Located[pb.NetParameter], phase: int, level: int, stages: Sequence[str]
+) -> NetModel:
+    """The layers of a net for a phase, a level and stages; the net's own stages count too."""
+    own = located.message.state
+    state = NetState(phase, level or own.level, (*own.stage, *stages))
+    return resolve_net(located.message, located.source, state)

@@ -1,0 +1,235 @@
+"""Ranges of a net's layers as programs: their forward pass, and the gradients through them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kdnet.autodiff import gradients
+from kdnet.compile import Forward, Program, trace_forward
+from kdnet.compile.assemble import WATCHED, assemble, watch
+from kdnet.graph import Emitter, Tensor
+from kdnet.net import LayerModel, NetModel
+from kdnet.schema import SourceMap
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.solvers import Schedule
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+User = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A compiled range of layers.
+
+    Attributes:
+        program: the program; None where there is nothing to compute.
+        inputs: the blob behind each data input of the program.
+        seeds: the blob whose diff is behind each other data input.
+        values: the blob behind each output that is a blob's values, or its gradient.
+        slopes: the weight behind each output that is a weight's gradient, by its first user.
+        weights: the first user of each weight input, and the shape in which it is read.
+        shapes: the shape of every blob that the range makes or reads.
+    """
+
+    program: Program | None
+    inputs: dict[str, str]
+    seeds: dict[str, str]
+    values: dict[str, str]
+    slopes: dict[str, User]
+    weights: dict[str, tuple[User, Shape]]
+    shapes: dict[str, Shape]
+
+
+def trace_range(
+    net: NetModel,
+    layers: range,
+    shapes: Shapes,
+    provider: str = "cpu",
+    schedules: Sequence[Schedule] = (),
+) -> Forward:
+    """Trace some layers of a net; blobs that they read from outside of them are inputs.
+
+    Args:
+        net: the whole net.
+        layers: their indices.
+        shapes: those of the blobs that are read, and of Input layers' tops where they differ
+            from what the layer says.
+        provider: "cpu" or "cuda".
+        schedules: the numbers that a solver moves.
+
+    Raises:
+        LayerError: the faults of the layers.
+    """
+    chosen = net.layers[layers.start : layers.stop]
+    outside = outside_blobs(chosen)
+    if outside:
+        message = pb.LayerParameter(type="Input", top=outside)
+        source = SourceMap.empty()
+        feeding = LayerModel("", "Input", (), outside, net.phase, message, source)
+        chosen = (feeding, *chosen)
+    inputs = [top for layer in chosen if layer.type == "Input" for top in layer.tops]
+    stated = {name: shapes[name] for name in inputs if name in shapes}
+    part = replace(net, layers=chosen, outputs=())
+    return trace_forward(part, Emitter(provider=provider), stated, schedules)
+
+
+def outside_blobs(layers: Iterable[LayerModel]) -> tuple[str, ...]:
+    """The blobs that layers read before any of them makes them."""
+    made: set[str] = set()
+    found: dict[str, None] = {}
+    for layer in layers:
+        found |= dict.fromkeys(bottom for bottom in layer.bottoms if bottom not in made)
+        made |= {*layer.bottoms, *layer.tops}
+    return tuple(found)
+
+
+def forward_segment(forward: Forward) -> Segment:
+    """The program that computes every blob, and the state that layers update themselves."""
+    fed = set(forward.trace.data.values())
+    wanted = {
+        f"blob/{name}": tensor for name, tensor in _blobs(forward).items() if tensor not in fed
+    }
+    return _segment(forward, wanted, {}, list(forward.trace.updates.items()))
+
+
+def backward_segment(forward: Forward, depth: int, requested: Collection[str]) -> Segment:
+    """The program that computes the gradients of what a range's blobs are handed.
+
+    The gradient that arrives at a blob that nobody reads is an input. A blob's gradient is that
+    of the first value it has, as in-place layers leave it in Caffe; it is computed where a
+    trained weight lies before it, and where it is requested.
+
+    Args:
+        forward: the traced range, up to the layer at which the gradients start.
+        depth: how many layers they go through.
+        requested: blobs whose gradients are wanted in any case.
+
+    Raises:
+        GraphError: an op on the way has no gradient.
+    """
+    start = len(forward.net.layers) - depth
+    passed = {layer.name for layer in forward.net.layers[start:]}
+    ends = _open_ends(forward.net.layers[start:])
+    seeds = _seeds(forward, ends, passed)
+    firsts = _first_values(forward, start)
+    moved = _moved(forward)
+    blobs = {
+        name: tensor
+        for name, tensor in firsts.items()
+        if tensor.is_float and (name in requested or name in moved)
+    }
+    trained = {
+        tensor: blob
+        for tensor, blob in forward.weights.items()
+        if blob.lr_mult != 0 and any(user[0] in passed for user in blob.users)
+    }
+    with forward.g.scope("grad", forward.source):
+        found = gradients(forward.g, seeds, [*trained, *blobs.values()])
+    wanted = {f"blob/{name}": found[t] for name, t in blobs.items() if t in found}
+    # A blob whose gradient is handed in keeps it.
+    for name in ends:
+        if firsts.get(name) is forward.blobs[name]:
+            wanted.pop(f"blob/{name}", None)
+    users = {t: next(iter(blob.users)) for t, blob in trained.items()}
+    wanted |= {f"weight/{t.name}": found[t] for t in trained if t in found}
+    slopes = {f"weight/{t.name}": users[t] for t in trained}
+    return _segment(forward, wanted, slopes, [])
+
+
+def _blobs(forward: Forward) -> dict[str, Tensor]:
+    """The net's own blobs; a loss without a top has one that has no name."""
+    named = {top for layer in forward.net.layers for top in layer.tops}
+    return {name: tensor for name, tensor in forward.blobs.items() if name in named}
+
+
+def _open_ends(layers: Sequence[LayerModel]) -> tuple[str, ...]:
+    """The blobs that layers make and none of them reads afterwards."""
+    unread: dict[str, None] = {}
+    for layer in layers:
+        for bottom in layer.bottoms:
+            unread.pop(bottom, None)
+        unread |= dict.fromkeys(layer.tops)
+    return tuple(unread)
+
+
+def _seeds(forward: Forward, ends: Sequence[str], layers: set[str]) -> list[tuple[Tensor, Tensor]]:
+    """Where gradients start: an input for each end, the loss weight of what is read further."""
+    g, found = forward.g, []
+    for name in ends:
+        tensor = forward.blobs[name]
+        if tensor.is_float:
+            seed = g.input(f"diff/{name}", tensor.shape)
+            forward.trace.data[f"diff/{name}"] = seed
+            found.append((tensor, seed))
+    for loss in forward.losses:
+        if loss.layer.name in layers and not any(loss.top is forward.blobs[end] for end in ends):
+            with g.scope("grad/loss", str(loss.layer.position or "")):
+                seed = g.expand(g.like(loss.factor, loss.top), loss.top.shape)
+            found.append((loss.top, seed))
+    return found
+
+
+def _first_values(forward: Forward, start: int) -> dict[str, Tensor]:
+    """The tensor of each blob as the layers from ``start`` on first read or make it."""
+    found: dict[str, Tensor] = {}
+    layers = forward.net.layers
+    for index in range(start, len(layers)):
+        for name, tensor in zip(layers[index].bottoms, forward.bottoms[index], strict=True):
+            found.setdefault(name, tensor)
+        for name in layers[index].tops:
+            if name not in found:
+                found[name] = _made(forward, name, index)
+    return found
+
+
+def _made(forward: Forward, name: str, maker: int) -> Tensor:
+    """What a layer makes of a blob: what the next one that names it reads, else its last value."""
+    layers = forward.net.layers
+    for index in range(maker + 1, len(layers)):
+        if name in layers[index].bottoms:
+            return forward.bottoms[index][layers[index].bottoms.index(name)]
+    return forward.blobs[name]
+
+
+def _moved(forward: Forward) -> set[str]:
+    """The blobs that depend on a trained weight; all where the net says force_backward."""
+    trained = {user[0] for b in forward.weights.values() if b.lr_mult != 0 for user in b.users}
+    found: set[str] = set()
+    for layer in forward.net.layers:
+        through = layer.name in trained or not found.isdisjoint(layer.bottoms)
+        if through or forward.net.message.force_backward:
+            found |= set(layer.tops)
+    return found
+
+
+def _segment(
+    forward: Forward,
+    wanted: Mapping[str, Tensor],
+    slopes: Mapping[str, User],
+    pairs: list[tuple[Tensor, Tensor]],
+) -> Segment:
+    outputs = watch(forward, wanted, {})
+    program = assemble("range", forward, outputs, pairs) if outputs or pairs else None
+    data = {tensor.name: key for key, tensor in forward.trace.data.items()}
+    fed = {name: data[name] for name in (program.data if program else ())}
+    prefix = "diff/"
+    used = set(program.reads) | {slot.name for slot in program.state} if program else set()
+    return Segment(
+        program,
+        {name: key for name, key in fed.items() if not _is_seed(forward, key)},
+        {name: key.removeprefix(prefix) for name, key in fed.items() if _is_seed(forward, key)},
+        {f"{WATCHED}/{name}": name.removeprefix("blob/") for name in wanted if name not in slopes},
+        {f"{WATCHED}/{name}": user for name, user in slopes.items() if name in wanted},
+        {
+            tensor.name: (next(iter(blob.users)), tensor.shape)
+            for tensor, blob in forward.weights.items()
+            if tensor.name in used
+        },
+        {name: tensor.shape for name, tensor in _blobs(forward).items()},
+    )
+
+
+def _is_seed(forward: Forward, key: str) -> bool:
+    return key.startswith("diff/") and key not in forward.blobs
