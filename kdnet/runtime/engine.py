@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from kdnet.compile import Program
 from kdnet.compile.program import LOSS, RATE
 from kdnet.runtime.device import CUDA_PROVIDER, Device, onnxruntime
 from kdnet.runtime.failures import session_failure, step_failure
+from kdnet.runtime.optimizers import left_out, model_bytes
 from kdnet.runtime.state import StateBuffers
 
 Array = NDArray[Any]
 # The runtime's highest severity of log messages.
 FATAL = 4
-# Fuses Pad(0) with MaxPool into padding by minus infinity: wrong where all inputs are negative.
-DISABLED_OPTIMIZERS = ["Pad_Fusion"]
+GRAPH = "optimized.onnx"
+# Weights are written with the graph, and a protobuf message may not exceed 2 GiB.
+GRAPH_BYTES = 1 << 30
 
 
 def thread_count() -> int:
@@ -36,13 +39,22 @@ class Engine:
         device: where it runs.
         frozen: arrays of the weights that are constants of the session; extra names are allowed.
         threads: intra-op threads; 0 for all processors that the process may use.
+        profile_in: a folder; every run is profiled until :meth:`end_profile`, and the graph as
+            the runtime optimized it is written there as ``GRAPH``, unless it is huge.
     """
 
     def __init__(
-        self, program: Program, device: Device, frozen: Mapping[str, Array], threads: int = 0
+        self,
+        program: Program,
+        device: Device,
+        frozen: Mapping[str, Array],
+        threads: int = 0,
+        *,
+        profile_in: str = "",
     ) -> None:
         self.program = program
         self.device = device
+        self._profile_in = profile_in
         self._ort = onnxruntime()
         self._held = {name: self._on_cpu(frozen[name]) for name in program.frozen}
         self._session = self._start(threads)
@@ -77,12 +89,15 @@ class Engine:
             options.add_external_initializers(list(self._held), list(self._held.values()))
         if self.device.kind == "cuda":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if self._profile_in:
+            self._profile(options)
+        nodes = self.program.model.graph.node
         try:
             session = self._ort.InferenceSession(
-                self.program.model.SerializeToString(),
+                model_bytes(self.program.model),
                 options,
                 providers=self.device.providers,
-                disabled_optimizers=DISABLED_OPTIMIZERS,
+                disabled_optimizers=left_out(nodes, constants=bool(self._held)),
             )
         except Exception as error:
             raise session_failure(error, self.program.model, str(self.device)) from error
@@ -92,6 +107,18 @@ class Engine:
                 RuntimeError("the session runs on the CPU"), self.program.model, str(self.device)
             )
         return session
+
+    def _profile(self, options: Any) -> None:
+        folder = Path(self._profile_in)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        held = (value.numpy().nbytes for value in self._held.values())
+        if self.program.model.ByteSize() + sum(held) < GRAPH_BYTES:
+            options.optimized_model_filepath = str(folder / GRAPH)
+
+    def end_profile(self) -> Path:
+        """Stop profiling; the file with what was seen."""
+        return Path(self._session.end_profiling())
 
     def _on_cpu(self, array: Array) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32))
