@@ -54,7 +54,7 @@ def infer_types(
     small = {
         name: numpy_helper.from_array(tensor.value, name)
         for name, tensor in present.items()
-        if tensor.value is not None and tensor.value.size <= 64
+        if tensor.value is not None and _tells_a_shape(tensor.value)
     }
     found = infer_node_outputs(
         schema_of(node.op_type),
@@ -65,6 +65,11 @@ def infer_types(
         ir_version=IR_VERSION,
     )
     return [_dtype_and_shape(node, found.get(name)) for name in node.output]
+
+
+def _tells_a_shape(value: np.ndarray[Any, Any]) -> bool:
+    """Whether an output's shape may depend on a constant: a vector of extents may be long."""
+    return value.size <= 64 or (value.ndim == 1 and value.dtype == np.int64)
 
 
 def _dtype_and_shape(

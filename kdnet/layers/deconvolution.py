@@ -22,7 +22,7 @@ class Deconvolution(Convolution):
         y_i  (N..., O, Y...)  top i; Y = stride·(X − 1) + dilation·(K − 1) + 1 − 2·pad
     Parameters: as those of Convolution
     Gradient: from the op rules.
-    Differs from Caffe: there are one to three spatial axes.
+    Differs from Caffe: there are at most three spatial axes.
     Faults: as those of Convolution; pads that leave nothing.
     Source: BVLC/caffe deconv_layer, base_conv_layer; Long et al. 2015.
     """
@@ -35,7 +35,7 @@ class Deconvolution(Convolution):
         sizes = self._sizes(x)
         space = x.shape[self.geometry(x).axis + 1 :]
         text = f"the pads leave nothing of {space}, the space of {x.shape}: {sizes}"
-        self.require_shape(min(sizes) > 0, bottom=0, say=text)
+        self.require_shape(min(sizes, default=1) > 0, bottom=0, say=text)
 
     def _sizes(self, x: Tensor) -> tuple[int, ...]:
         """The extents of the top's spatial axes."""
