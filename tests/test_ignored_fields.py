@@ -38,12 +38,12 @@ def log_of(
 def test_an_ignored_field_is_named_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = log_of(tmp_path, "snapshot_format: HDF5\n", capsys, monkeypatch)
+    lines = log_of(tmp_path, "layer_wise_reduce: false\n", capsys, monkeypatch)
     wanted = [
-        "kdnet:0] solver.prototxt:6:18: warning: snapshot_format is ignored: snapshots are "
-        "binary protos, which Caffe reads as well [ignored-solver-field]",
-        "kdnet:0]   6 | snapshot_format: HDF5",
-        "kdnet:0]     |                  ^~~~",
+        "kdnet:0] solver.prototxt:6:20: warning: layer_wise_reduce is ignored: one device trains "
+        "[ignored-solver-field]",
+        "kdnet:0]   6 | layer_wise_reduce: false",
+        "kdnet:0]     |                    ^~~~~",
     ]
     start = lines.index(wanted[0])
     assert lines[start : start + 3] == wanted

@@ -11,7 +11,7 @@ from small_nets import JOINED as TRAIN
 from small_nets import Ended, ok, process, run
 
 from kdnet.errors import WeightsError
-from kdnet.runtime.snapshots import load
+from kdnet.runtime.solver_states import load
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import read_weights
 

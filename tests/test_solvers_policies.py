@@ -93,6 +93,11 @@ def refused(text: str) -> str:
             'lr_policy "plateau" needs a plateau_winsize for each drop of the rate '
             "[missing-solver-field]",
         ),
+        (
+            'lr_policy: "plateau" gamma: 0.1 plateau_winsize: 5',
+            'lr_policy "plateau" goes by the loss of one run while it trains, not of this one '
+            "[bad-solver-field]",
+        ),
         ("warmup_iter: -1", "warmup_iter must not be negative; it is -1 [bad-solver-field]"),
         (
             "warmup_iter: 5 rampup_interval: 5",

@@ -32,7 +32,7 @@ from kdnet.runtime.joining import (
     weight_sources,
 )
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.snapshots import Resume, load
+from kdnet.runtime.solver_states import Resume, load
 from kdnet.schema import Located, read_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile

@@ -30,6 +30,7 @@ from kdnet.runtime.teacher_cache import plan_cache
 from kdnet.runtime.trainer import Run, TestNet
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
+from kdnet.solvers import Plateau
 from kdnet.weights import read_weights
 
 Array = NDArray[Any]
@@ -37,8 +38,6 @@ Array = NDArray[Any]
 
 # What a solver may say that changes nothing here, and why.
 IGNORED = {
-    "snapshot_format": "snapshots are binary protos, which Caffe reads as well",
-    "snapshot_diff": "gradients live only inside the step",
     "debug_info": "blobs are not kept between layers",
     "layer_wise_reduce": "one device trains",
 }
@@ -191,7 +190,7 @@ def compile_to_file(
         plan.net, plan.solver, input_shapes=options.input_shapes, provider=provider
     )
     values = _values(plan, training.weights, log)
-    rate = checked_rate(plan.solver)
+    rate = checked_rate(plan.solver, Plateau())
     iterations = range(min(100, plan.solver.message.max_iter))
     moving = [scheduled_at(training.schedules, iteration) for iteration in iterations]
     extra = {

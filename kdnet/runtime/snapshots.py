@@ -13,33 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from kdnet.compile import Training, WeightSlot
 from kdnet.errors import Note, WeightsError, fail
-from kdnet.schema import kdnet_pb2 as pb
-from kdnet.weights import (
-    LayerBlobs,
-    WireError,
-    atomic_write,
-    decode_blob,
-    encode_blob,
-    write_caffemodel,
-)
+from kdnet.runtime.solver_states import Resume, write_state
+from kdnet.solvers import Remember
+from kdnet.weights import LayerBlobs, write_caffemodel, write_weights
 from kdnet.weights.audit import same_shape
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Resume:
-    """What a .solverstate holds: where the run stands and its history by input name."""
-
-    iteration: int
-    seed: int | None
-    learned_net: str
-    history: Mapping[str, Array]
 
 
 def layers_of(
@@ -48,6 +31,7 @@ def layers_of(
     value: Mapping[str, Array],
     *,
     full: bool,
+    diffs: Mapping[str, Array] | None = None,
 ) -> list[LayerBlobs]:
     """The layers of a snapshot, in the net's order.
 
@@ -56,19 +40,29 @@ def layers_of(
         types: layer name to layer type, in the net's order.
         value: array by weight name.
         full: whether layers with frozen weights only are kept too.
+        diffs: what to store as the weights' diffs (snapshot_diff), by weight name; zeros where it
+            has none.
     """
     blobs: dict[str, dict[int, Array]] = {}
+    beside: dict[str, dict[int, Array]] = {}
     kept: set[str] = set()
     for slot in slots:
         for (layer, index), shape in zip(slot.users, slot.user_shapes, strict=True):
             blobs.setdefault(layer, {})[index] = value[slot.name].reshape(shape)
+            if diffs is not None:
+                diff = diffs.get(slot.name, np.zeros(slot.shape, np.float32))
+                beside.setdefault(layer, {})[index] = diff.reshape(shape)
             if full or slot.role != "frozen":
                 kept.add(layer)
     return [
-        LayerBlobs(name, kind, tuple(array for _, array in sorted(blobs[name].items())))
+        LayerBlobs(name, kind, _in_order(blobs[name]), diffs=_in_order(beside.get(name, {})))
         for name, kind in types.items()
         if name in kept
     ]
+
+
+def _in_order(blobs: Mapping[int, Array]) -> tuple[Array, ...]:
+    return tuple(array for _, array in sorted(blobs.items()))
 
 
 def check_place(prefix: str) -> None:
@@ -101,59 +95,71 @@ def _cannot_write(folder: Path, error: OSError) -> NoReturn:
     fail(WeightsError, "cannot-write", text, help=("name another one with --out",))
 
 
-def save(
-    prefix: str, iteration: int, layers: Iterable[LayerBlobs], net_name: str, state: Resume
-) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot is made of: the net's layers, and where the run stands."""
+
+    layers: Sequence[LayerBlobs]
+    net_name: str
+    state: Resume
+
+
+def save(prefix: str, found: Snapshot, *, hdf5: bool = False) -> tuple[str, str]:
     """Write ``<prefix>_iter_N.caffemodel`` and ``.solverstate``; the weights come first.
 
+    Args:
+        prefix: where.
+        found: what.
+        hdf5: whether both are HDF5 files, and end in ``.h5`` (snapshot_format).
+
     Raises:
-        WeightsError: cannot-write; what was there before stays whole.
+        WeightsError: cannot-write; what was there before stays whole. unwritable-layer, for names
+            that HDF5 does not allow.
     """
-    stem = f"{prefix}_iter_{iteration}"
+    stem, ending = f"{prefix}_iter_{found.state.iteration}", ".h5" if hdf5 else ""
     _folder_of(prefix)
-    model_path, state_path = f"{stem}.caffemodel", f"{stem}.solverstate"
-    write_caffemodel(model_path, list(layers), net_name=net_name)
-    message = pb.SolverState(iter=iteration, learned_net=model_path)
-    if state.seed is not None:
-        message.seed = state.seed
-    for name, array in state.history.items():
-        message.history_name.append(name)
-        message.history.add().MergeFromString(encode_blob(np.asarray(array, np.float32)))
-    with atomic_write(state_path) as file:
-        file.write(message.SerializeToString(deterministic=True))
+    model_path, state_path = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+    if hdf5:
+        write_weights(model_path, found.layers, format="hdf5", net_name=found.net_name)
+    else:
+        write_caffemodel(model_path, found.layers, net_name=found.net_name)
+    write_state(state_path, replace(found.state, learned_net=model_path), hdf5=hdf5)
     return model_path, state_path
 
 
-def load(path: str) -> Resume:
-    """Read a .solverstate.
+def history_of(
+    training: Training, history: Mapping[str, Array], layers: Iterable[LayerBlobs]
+) -> dict[str, Array]:
+    """The history as Caffe stores it: a blob for each weight of the layers that are saved.
 
-    Raises:
-        WeightsError: missing-snapshot, bad-snapshot.
+    The weights are in the net's order, one slot of the update rule after the other; what is not
+    trained has zeros.
     """
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        hint = ("name the .solverstate file that the run wrote",)
-        fail(
-            WeightsError, "missing-snapshot", f'cannot read "{path}": {error.strerror}', help=hint
-        )
-    message = pb.SolverState()
-    try:
-        message.ParseFromString(raw)
-    except DecodeError:
-        message.Clear()
-    if not message.learned_net:
-        hint = ("a .solverstate is wanted; for weights alone use --weights",)
-        fail(WeightsError, "bad-snapshot", f'"{path}" is not a .solverstate file', help=hint)
-    names = list(message.history_name)
-    arrays = [_array(path, blob) for blob in message.history]
-    if names and len(names) != len(arrays):
-        fail(
-            WeightsError, "bad-snapshot", f'"{path}" names {len(names)} of {len(arrays)} histories'
-        )
-    keys = names or [str(index) for index in range(len(arrays))]
-    seed = message.seed if message.HasField("seed") else None
-    return Resume(message.iter, seed, message.learned_net, dict(zip(keys, arrays, strict=True)))
+    saved = {layer.name for layer in layers}
+    weights = [slot for slot in training.weights if slot.layer in saved]
+    found: dict[str, Array] = {}
+    for slot in _slots(training):
+        for weight in weights:
+            name = f"history/{slot}/{weight.name}"
+            found[name] = history.get(name, np.zeros(weight.shape, np.float32))
+    return found
+
+
+def last_updates(training: Training, history: Mapping[str, Array]) -> dict[str, Array] | None:
+    """What was last subtracted from each weight, where the update rule keeps it."""
+    (slot,) = Remember.slots
+    start = f"history/{slot}/"
+    kept = {weight: name for name, weight in training.histories.items() if name.startswith(start)}
+    return {weight: history[name] for weight, name in kept.items()} or None
+
+
+def _slots(training: Training) -> list[str]:
+    """The update rule's slots in order, without what only snapshot_diff wants."""
+    found = dict.fromkeys(
+        name.removesuffix(f"/{weight}").removeprefix("history/")
+        for name, weight in training.histories.items()
+    )
+    return [slot for slot in found if slot not in Remember.slots]
 
 
 def resumed(resume: Resume | None, training: Training, path: str) -> Resume | None:
@@ -167,20 +173,19 @@ def resumed(resume: Resume | None, training: Training, path: str) -> Resume | No
     """
     if resume is None:
         return None
-    wanted = training.histories
-    slots = dict.fromkeys(
-        name.removesuffix(weight).removeprefix("history/") for name, weight in wanted.items()
-    )
-    order = [f"history/{slot}{weight.name}" for slot in slots for weight in training.weights]
+    order = [
+        f"history/{slot}/{weight.name}" for slot in _slots(training) for weight in training.weights
+    ]
+    wanted = {name: weight for name, weight in training.histories.items() if name in order}
     history = dict(resume.history)
     if list(history) == [str(index) for index in range(len(order))]:
-        named = zip(order, history.values(), strict=True)
-        history = {name: array for name, array in named if name in wanted}
+        history = dict(zip(order, history.values(), strict=True))
     shapes = {slot.name: slot.shape for slot in training.weights}
     odd = [name for name in wanted if name not in history] + [
         name
         for name, array in history.items()
-        if name not in wanted or not same_shape(array.shape, shapes[wanted[name]])
+        if name not in order
+        or (name in wanted and not same_shape(array.shape, shapes[wanted[name]]))
     ]
     if odd:
         text = f'"{path}" was written by another net or solver: its history does not fit'
@@ -188,14 +193,5 @@ def resumed(resume: Resume | None, training: Training, path: str) -> Resume | No
         note = Note(f"missing, unknown or of another shape: {', '.join(odd[:3])}{more}")
         hint = ("to start from its weights alone, pass the .caffemodel to --weights",)
         fail(WeightsError, "snapshot-mismatch", text, notes=(note,), help=hint)
-    fitted = {name: array.reshape(shapes[wanted[name]]) for name, array in history.items()}
+    fitted = {name: history[name].reshape(shapes[weight]) for name, weight in wanted.items()}
     return replace(resume, history=fitted)
-
-
-def _array(path: str, blob: pb.BlobProto) -> Array:
-    raw = blob.SerializeToString()
-    try:
-        array, _ = decode_blob(raw, 0, len(raw))
-    except WireError as error:
-        fail(WeightsError, "bad-snapshot", f'"{path}" is damaged: {error}')
-    return array.astype(np.float32, copy=False)

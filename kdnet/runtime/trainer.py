@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
@@ -22,11 +21,13 @@ from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import Batches, batches
 from kdnet.runtime.log import CaffeLog, with_weights
-from kdnet.runtime.rate import checked_rate, scheduled_at
+from kdnet.runtime.rate import Rate, scheduled_at
 from kdnet.runtime.signals import StopRequest
-from kdnet.runtime.snapshots import Resume, layers_of, save
+from kdnet.runtime.snapshots import Snapshot, history_of, last_updates, layers_of, save
+from kdnet.runtime.solver_states import Resume
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.stepper import Stepper
+from kdnet.schema import kdnet_pb2 as pb
 
 Array = NDArray[Any]
 
@@ -78,10 +79,10 @@ class Trainer:
         training, message = run.training, run.solver.message
         self.iteration = run.resume.iteration if run.resume else 0
         self.saved = ""
+        self._state = ""
         self.scores: list[dict[str, Array]] = [{} for _ in run.tests]
         self._message = message
-        self._rate = checked_rate(run.solver)
-        self._losses: deque[float] = deque(maxlen=max(1, message.average_loss))
+        self._rate = Rate(run.solver, run.resume)
         history = run.resume.history if run.resume else None
         self._stepper = Stepper(training, run.device, run.values, history)
         self._tests = [
@@ -142,7 +143,7 @@ class Trainer:
         text = f"stopped by a signal at iteration {self.iteration}"
         if self._saved_at == self.iteration:
             text += f"; saved {self.saved}"
-            hint = f"go on with --snapshot {self.saved.removesuffix('.caffemodel')}.solverstate"
+            hint = f"go on with --snapshot {self._state}"
         else:
             hint = "nothing was saved now, since snapshot_after_train is false"
         fault = Diagnostic("interrupted", text, help=(hint,), severity="note")
@@ -160,9 +161,11 @@ class Trainer:
         rate = self._rate(self.iteration)
         values = self._step(rate)
         loss = float(values[LOSS])
-        self._losses.append(loss)
+        dropped = self._rate.see(self.iteration, loss)
         if message.display and self.iteration % message.display == 0:
             self._display(values, rate)
+        for news in filter(None, (self._rate.news(self.iteration), dropped)):
+            self.run.log.line(places.STEPPED, news)
         self.iteration += 1
         self.run.on_iteration(self.iteration, loss)
         if message.snapshot and self.iteration % message.snapshot == 0:
@@ -214,7 +217,7 @@ class Trainer:
         log.line(
             places.ITERATION,
             f"Iteration {self.iteration} ({speed:g} iter/s, {elapsed:g}s/"
-            f"{self._message.display} iters), loss = {self._smoothed_loss:g}",
+            f"{self._message.display} iters), loss = {self._rate.smoothed_loss:g}",
         )
         reports = with_weights(self.run.training.main.reports, self._scheduled)
         log.outputs(places.TRAIN_OUTPUT, "Train", reports, values)
@@ -226,16 +229,13 @@ class Trainer:
             log.line(places.OWN, f"Iteration {self.iteration}, {text}")
         self._clock, self._displayed = now, self.iteration
 
-    @property
-    def _smoothed_loss(self) -> float:
-        return sum(self._losses) / len(self._losses)
-
     def _finish(self) -> None:
         message, log = self._message, self.run.log
         self._save_once()
         if message.display and self.iteration % message.display == 0:
-            self._losses.append(float(self._stepper.look(self._feeds(0), self._scheduled)[LOSS]))
-            text = f"Iteration {self.iteration}, loss = {self._smoothed_loss:g}"
+            seen = self._stepper.look(self._feeds(0), self._scheduled)
+            self._rate.see(self.iteration, float(seen[LOSS]))
+            text = f"Iteration {self.iteration}, loss = {self._rate.smoothed_loss:g}"
             log.line(places.FINAL_LOSS, text)
         if self._tests_now():
             self.test_all()
@@ -273,17 +273,24 @@ class Trainer:
 
     def snapshot(self) -> tuple[str, str]:
         """Write weights and solver state; their paths."""
-        run = self.run
-        types = {layer.name: layer.type for layer in run.training.net.layers}
+        run, training = self.run, self.run.training
+        types = {layer.name: layer.type for layer in training.net.layers}
+        history = self._stepper.history()
         layers = layers_of(
-            run.training.weights, types, self._stepper.weights(), full=run.full_snapshots
+            training.weights,
+            types,
+            self._stepper.weights(),
+            full=run.full_snapshots,
+            diffs=last_updates(training, history),
         )
-        state = Resume(self.iteration, run.seed, "", self._stepper.history())
-        paths = save(run.prefix, self.iteration, layers, run.training.net.name, state)
-        self.saved, self._saved_at = paths[0], self.iteration
-        run.log.line(places.SNAPSHOT, f"Snapshotting to binary proto file {paths[0]}")
-        text = f"Snapshotting solver state to binary proto file {paths[1]}"
-        run.log.line(places.SOLVER_STATE, text)
+        state = self._rate.state(self.iteration, run.seed)
+        state = replace(state, history=history_of(training, history, layers))
+        hdf5 = self._message.snapshot_format == pb.SolverParameter.HDF5
+        kind = "HDF5" if hdf5 else "binary proto"
+        paths = save(run.prefix, Snapshot(layers, training.net.name, state), hdf5=hdf5)
+        (self.saved, self._state), self._saved_at = paths, self.iteration
+        run.log.line(places.SNAPSHOT, f"Snapshotting to {kind} file {paths[0]}")
+        run.log.line(places.SOLVER_STATE, f"Snapshotting solver state to {kind} file {paths[1]}")
         return paths
 
 

@@ -1,16 +1,24 @@
 """Learning-rate policies and update rules."""
 
 from kdnet.solvers.plateau import Plateau
-from kdnet.solvers.policies import learning_rate, policy_names, steps_taken
+from kdnet.solvers.policies import (
+    PLATEAU,
+    learning_rate,
+    policy_names,
+    steps_taken,
+    warmup_of,
+)
 from kdnet.solvers.rules import SOLVER, numbers_of, solver_names, transforms_of
 from kdnet.solvers.schedules import Schedule, curve_names, schedules_of
-from kdnet.solvers.transforms import Inputs, Leaf, Transform, apply_chain
+from kdnet.solvers.transforms import Inputs, Leaf, Remember, Transform, apply_chain
 
 __all__ = [
+    "PLATEAU",
     "SOLVER",
     "Inputs",
     "Leaf",
     "Plateau",
+    "Remember",
     "Schedule",
     "Transform",
     "apply_chain",
@@ -22,4 +30,5 @@ __all__ = [
     "solver_names",
     "steps_taken",
     "transforms_of",
+    "warmup_of",
 ]

@@ -18,6 +18,8 @@ from kdnet.solvers.plateau import Plateau
 
 Policy = Callable[[pb.SolverParameter, int], float]
 
+PLATEAU = "plateau"
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -119,7 +121,7 @@ def _annealed(solver: pb.SolverParameter, share: float) -> float:
     return solver.min_lr + (solver.base_lr - solver.min_lr) * height
 
 
-@policy("plateau", shrinks=True)
+@policy(PLATEAU, shrinks=True)
 def plateau(solver: pb.SolverParameter, drops: int) -> float:
     """base_lr · gamma^k, k the drops so far: the one policy that is no function of t."""
     return solver.base_lr * solver.gamma**drops
@@ -145,7 +147,8 @@ def learning_rate(solver: SolverModel, drops: Plateau | None = None) -> Callable
 
     Args:
         solver: the solver.
-        drops: how far ``lr_policy: "plateau"`` has come, looked at whenever the rate is asked for.
+        drops: how far ``lr_policy: "plateau"`` has come, looked at whenever the rate is asked for;
+            without it that policy is refused.
 
     Raises:
         NetError: unknown-lr-policy; missing-solver-field or bad-solver-field for a field that the
@@ -154,13 +157,15 @@ def learning_rate(solver: SolverModel, drops: Plateau | None = None) -> Callable
     message = solver.message
     name = message.lr_policy or "fixed"
     entry = _entry(solver, name)
-    length, first = _warmup(solver)
-    come = drops or Plateau()
+    length, first = warmup_of(solver)
+    if name == PLATEAU and drops is None:
+        text = 'lr_policy "plateau" goes by the loss of one run while it trains, not of this one'
+        _refuse(solver, "lr_policy", text)
 
     def rate(iteration: int) -> float:
         if iteration < length:
             return first + (message.base_lr - first) * iteration / length
-        at = come.drops if name == "plateau" else iteration
+        at = drops.drops if name == PLATEAU and drops else iteration
         found = entry.function(message, at)
         return max(found, message.min_lr) if message.min_lr else found
 
@@ -180,13 +185,13 @@ def _entry(solver: SolverModel, name: str) -> _Entry:
             fail(NetError, "missing-solver-field", text, span=solver.span("lr_policy"))
     if entry.shrinks and message.gamma < 0:
         _refuse(solver, "gamma", f'lr_policy "{name}" needs gamma >= 0, not {message.gamma:g}')
-    if name == "plateau" and not message.plateau_winsize:
+    if name == PLATEAU and not message.plateau_winsize:
         text = 'lr_policy "plateau" needs a plateau_winsize for each drop of the rate'
         fail(NetError, "missing-solver-field", text, span=solver.span("lr_policy"))
     return entry
 
 
-def _warmup(solver: SolverModel) -> tuple[int, float]:
+def warmup_of(solver: SolverModel) -> tuple[int, float]:
     """How many iterations the warmup takes, and the rate that it begins with."""
     message = solver.message
     for name in ("warmup_iter", "rampup_interval"):
