@@ -35,12 +35,13 @@ from tables.sources import (
     write_images,
     write_lmdb,
 )
+from tables.window_faults import WINDOW_FAULTS
 
 from kdnet.data import cache, open_source, source_types, static_shapes
 from kdnet.errors import DataError, WeightsError
 from kdnet.schema import kdnet_pb2 as pb
 
-FAULTS = DATABASE_FAULTS + FILE_FAULTS + HDF5_FAULTS
+FAULTS = DATABASE_FAULTS + FILE_FAULTS + HDF5_FAULTS + WINDOW_FAULTS
 
 each_source = pytest.mark.parametrize("case", SOURCES, ids=lambda case: case.id)
 
@@ -141,7 +142,7 @@ def test_every_source_has_a_row():
 
 
 def test_rows_are_sorted_and_their_names_differ():
-    for rows in (SOURCES, DATABASE_FAULTS, FILE_FAULTS, HDF5_FAULTS):
+    for rows in (SOURCES, DATABASE_FAULTS, FILE_FAULTS, HDF5_FAULTS, WINDOW_FAULTS):
         names = [row.id for row in rows]
         assert names == sorted(set(names))
 

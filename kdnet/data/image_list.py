@@ -89,12 +89,20 @@ def read_image(entry: Entry, list_path: Path, root: str, channels: int | None) -
     Raises:
         DataError: missing-image, corrupt-image; the position is the entry's line.
     """
-    data = image_bytes(entry, list_path, root)
+    return decoded(image_bytes(entry, list_path, root), entry, list_path, channels)
+
+
+def decoded(data: bytes, entry: Entry, list_path: Path, channels: int | None) -> Pixels:
+    """The pixels (C, H, W) of an entry's file.
+
+    Raises:
+        DataError: corrupt-image; the position is the entry's line.
+    """
     try:
         return decode(data, channels)
     except ValueError as error:
         span = Span(str(list_path), entry.line, 1)
-        fail(DataError, "corrupt-image", f'"{root + entry.path}" {error}', span=span)
+        fail(DataError, "corrupt-image", f'"{entry.path}" {error}', span=span)
 
 
 def _label(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -157,28 +158,41 @@ class Transformer:
 
 def _mean_of(layer: LayerModel, shape: Shape) -> Floats | None:
     """The mean as (C, H, W), or (C, 1, 1) for one number a channel; None where there is none."""
-    param = layer.message.transform_param
-    if param.HasField("mean_file"):
-        return _mean_image(layer, shape)
-    values = np.array(param.mean_value, np.float32)
+    if not layer.message.transform_param.HasField("mean_file"):
+        return mean_values(layer, shape[0])
+    path, mean = mean_image(layer)
+    if mean.shape != shape:
+        text = f'the mean image "{path}" has shape {mean.shape}; the images have {shape}'
+        refuse(layer, "mean-shape", text, _PARAM, "mean_file")
+    return mean
+
+
+def mean_values(layer: LayerModel, channels: int) -> Floats | None:
+    """mean_value as (C, 1, 1), or None where it is not given.
+
+    Raises:
+        DataError: mean-value-count.
+    """
+    values = np.array(layer.message.transform_param.mean_value, np.float32)
     if not len(values):
         return None
-    if len(values) not in (1, shape[0]):
-        text = f"mean_value is given {len(values)} times for images of {shape[0]} channels"
+    if len(values) not in (1, channels):
+        text = f"mean_value is given {len(values)} times for images of {channels} channels"
         hint = ("give it once, or once for each channel",)
         refuse(layer, "mean-value-count", text, _PARAM, "mean_value", 0, help=hint)
-    return np.broadcast_to(values[:, None, None], (shape[0], 1, 1))
+    return np.broadcast_to(values[:, None, None], (channels, 1, 1))
 
 
-def _mean_image(layer: LayerModel, shape: Shape) -> Floats:
+def mean_image(layer: LayerModel) -> tuple[Path, Floats]:
+    """The file that mean_file names, and the image in it.
+
+    Raises:
+        DataError: mean-file-and-value, missing-data-source, bad-mean-file.
+    """
     param = layer.message.transform_param
     if param.mean_value:
         text = "mean_file and mean_value exclude each other"
         refuse(layer, "mean-file-and-value", text, _PARAM, "mean_value", 0)
     path = existing(layer, param.mean_file, _PARAM, "mean_file")
     with blamed_on(layer, _PARAM, "mean_file"):
-        mean = read_mean(path)
-    if mean.shape != shape:
-        text = f'the mean image "{path}" has shape {mean.shape}; the images have {shape}'
-        refuse(layer, "mean-shape", text, _PARAM, "mean_file")
-    return mean
+        return path, read_mean(path)

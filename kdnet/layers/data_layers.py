@@ -104,6 +104,26 @@ class ImageData(SourceLayer):
     """
 
 
+@layer("WindowData", params="window_data_param", bottoms=0, tops=2)
+class WindowData(SourceLayer):
+    """Cut windows out of images and stretch them, as R-CNN is trained.
+
+        y[n], t[n] = a drawn window after transform_param, and its class; 0 is background
+
+    Shapes:
+        y  (N, 3, S, S)  top 0; S is transform_param's crop_size
+        t  (N)           top 1: the classes
+    Parameters: source, batch_size N, transform_param.crop_size S (required); fg_threshold (0.5);
+        bg_threshold (0.5); fg_fraction (0.25); context_pad (0); crop_mode ("warp");
+        root_folder (""); cache_images (false)
+    Gradient: none; nothing lies before it.
+    Differs from Caffe: the windows of a batch belong to the seed and its number, so a resumed run
+        sees those of a straight one; transform_param.scale is applied, not forgotten.
+    Faults: those of the data source.
+    Source: Girshick et al. 2014, section 2.3 and appendix A; BVLC/caffe window_data_layer.
+    """
+
+
 @layer("HDF5Data", params="hdf5_data_param", bottoms=0, tops=(1, ANY))
 class HDF5Data(SourceLayer):
     """Read arrays of HDF5 files.

@@ -103,7 +103,8 @@ def _check_ignored(net: pb.NetParameter, source: SourceMap, faults: Faults) -> N
         for holder in DATA_HOLDERS:
             for name in TRANSFORM_FIELDS:
                 written = source.child("layer", index, holder, name)
-                if written is not None:
+                # The one such field that Caffe reads where it is.
+                if written is not None and (holder, name) != ("window_data_param", "scale"):
                     faults.add(
                         Diagnostic(
                             "ignored-field",

@@ -85,4 +85,10 @@ CASES = (
         'type: "SoftLabels" soft_labels_param { source: "nowhere" num_classes: 7 batch_size: 3 }',
         ((3, 7),),
     ),
+    DataCase(
+        "WindowData/stated",
+        'type: "WindowData" window_data_param { source: "nowhere" batch_size: 4 } '
+        "transform_param { crop_size: 9 }",
+        ((4, 3, 9, 9), (4,)),
+    ),
 )

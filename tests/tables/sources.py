@@ -136,6 +136,18 @@ def write_images(folder: Path) -> None:
     (folder / "list.txt").write_text("".join(lines))
 
 
+def window_file(*windows: str) -> str:
+    """A window file of ``image0.png``."""
+    return "\n".join(["# 0", "image0.png", "3", "6", "5", str(len(windows)), *windows, ""])
+
+
+def write_windows(folder: Path) -> None:
+    """An image, and ``windows.txt`` with two objects, a background and what is neither."""
+    (folder / "image0.png").write_bytes(png(PIXELS[0]))
+    windows = ("2 0.9 1 1 4 4", "3 0.5 0 2 3 5", "1 0.4 1 1 2 2", "1 0.2 0 0 3 3")
+    (folder / "windows.txt").write_text(window_file(*windows))
+
+
 def nothing(_folder: Path) -> None:
     pass
 
@@ -168,6 +180,10 @@ IMAGES = (
 MEMORY = (
     'name: "m" type: "MemoryData" top: "data" top: "label" memory_data_param '
     '{ source: "@/m.npz" batch_size: 4 channels: 3 height: 6 width: 5 } '
+)
+WINDOWS = (
+    'name: "w" type: "WindowData" top: "data" top: "label" window_data_param '
+    '{ source: "@/windows.txt" bg_threshold: 0.3 batch_size: 8 } transform_param { crop_size: 4 } '
 )
 DUMMY = 'name: "u" type: "DummyData" top: "data" top: "label" '
 TRANSFORM = "transform_param { scale: 0.5 mean_value: 1 mean_value: 2 mean_value: 3 crop_size: 4 }"
@@ -271,4 +287,5 @@ SOURCES = [
         _transformed(4),
         pb.TEST,
     ),
+    SourceCase("windows", WINDOWS, write_windows, ((8, 3, 4, 4), (8,))),
 ]
