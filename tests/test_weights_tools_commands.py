@@ -365,7 +365,7 @@ def test_what_is_not_kept_is_named() -> None:
 
 
 def test_what_is_not_certain_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(path: str) -> tuple[object, Stream]:
+    def stream(path: str, flattened: object) -> tuple[object, Stream]:
         found, stream = stream_weights(path)
         return found, replace(stream, doubts=("columns may be in another order",))
 

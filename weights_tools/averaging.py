@@ -42,7 +42,8 @@ def average(
     factors = _factors(shares, len(paths))
     files = [Weights(path) for path in paths]
     _check_same(files)
-    return write_layers(_averaged(files, factors), output, [files[0].path], files[0].net_name)
+    layers, first = _averaged(files, factors), files[0]
+    return write_layers(layers, output, [first.path], first.net_name, first.notes)
 
 
 def _factors(shares: Sequence[float], count: int) -> list[float]:

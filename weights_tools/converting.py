@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -36,10 +36,17 @@ class Account:
     notes: tuple[str, ...] = ()
 
 
-def convert(path: str | os.PathLike[str], output: Output) -> Account:
+def convert(
+    path: str | os.PathLike[str], output: Output, *, flattened: Mapping[str, int] | None = None
+) -> Account:
     """Write a weight file in another format, layer by layer; every value stays what it was.
 
     16-bit floats become 32-bit ones, as everything that reads them makes them.
+
+    Args:
+        path: A weight file of any format.
+        output: The file to write.
+        flattened: For Keras files, as in :func:`kdnet.weights.stream_weights`.
 
     Raises:
         WeightsError: ``unknown-format`` where neither ``output.format`` nor the path's ending
@@ -47,10 +54,10 @@ def convert(path: str | os.PathLike[str], output: Output) -> Account:
     """
     account = Account()
     source = os.fspath(path)
-    _, stream = stream_weights(source)
+    _, stream = stream_weights(source, flattened)
     layers = _counted(stream.layers, account)
     strict = replace(output, default=None)
-    account.notes = write_layers(layers, strict, [source], stream.net_name)
+    account.notes = write_layers(layers, strict, [source], stream.net_name, stream.notes)
     return account
 
 
@@ -83,7 +90,7 @@ def cast(
                 _refuse_overflow(source, f'layer "{layer.name}"', kind, account.overflows)
             yield replace(layer, blobs=blobs, stored=tuple(blob.dtype.name for blob in blobs))
 
-    account.notes = write_layers(layers(), output, [source], stream.net_name)
+    account.notes = write_layers(layers(), output, [source], stream.net_name, stream.notes)
     return account
 
 

@@ -165,7 +165,8 @@ def _write(choice: _Choice, output: Output) -> tuple[str, ...]:
         write_pieces(output.path, _pieces(choice), output.progress)
         return ()
     paths = [file.path for file in choice.files]
-    return write_layers(_layers(choice), output, paths, choice.files[0].net_name)
+    notes = [note for file in choice.files for note in file.notes]
+    return write_layers(_layers(choice), output, paths, choice.files[0].net_name, notes)
 
 
 def _pieces(choice: _Choice) -> Iterator[Piece]:

@@ -59,16 +59,19 @@ class Weights(Mapping[str, Array]):
     net_name: str
     layers: tuple[LayerInfo, ...]
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], flattened: Mapping[str, int] | None = None
+    ) -> None:
         self.path = os.fspath(path)
+        self._flattened = flattened
         self.format = sniff_format(self.path).name
         self.wire: WireNet | None = None
-        if self.format == "caffemodel":
+        if self.format == "caffemodel" and not flattened:
             self.wire = open_wire(self.path)
             self.net_name = self.wire.net_name
             self.layers = tuple(_wire_info(self.wire, index) for index in range(self._count))
         else:
-            _, stream = stream_weights(self.path)
+            _, stream = stream_weights(self.path, flattened)
             self.net_name = stream.net_name
             self.layers = tuple(map(_info, stream.layers))
         self._places = _places(self.layers)
@@ -103,6 +106,11 @@ class Weights(Mapping[str, Array]):
                 found.setdefault(layer.name, layer)
         return found
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: how the file was understood, and what is in no layer."""
+        return stream_weights(self.path, self._flattened)[1].notes
+
     def stored(self, name: str) -> str:
         """The type of a parameter's numbers in the file, such as "float16"."""
         index, blob = self._places[name]
@@ -110,7 +118,7 @@ class Weights(Mapping[str, Array]):
 
     def stream(self) -> Iterator[LayerBlobs]:
         """Every layer with its numbers, one in memory at a time."""
-        return iter(stream_weights(self.path)[1].layers)
+        return iter(stream_weights(self.path, self._flattened)[1].layers)
 
     def _passed(self, index: int) -> LayerBlobs:
         """Layer ``index`` of a file that is read front to back."""
@@ -121,14 +129,20 @@ class Weights(Mapping[str, Array]):
         return self._current[1]
 
 
-def open_weights(path: str | os.PathLike[str]) -> Weights:
+def open_weights(
+    path: str | os.PathLike[str], *, flattened: Mapping[str, int] | None = None
+) -> Weights:
     """Open a weight file of any format, known by its content.
+
+    Args:
+        path: The file.
+        flattened: For Keras files, as in :func:`kdnet.weights.stream_weights`.
 
     Raises:
         WeightsError: as :func:`kdnet.weights.read_weights`. Of a binary NetParameter damaged
             numbers are found here as well; they are not read.
     """
-    return Weights(path)
+    return Weights(path, flattened)
 
 
 def _info(layer: LayerBlobs) -> LayerInfo:

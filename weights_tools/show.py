@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -57,13 +57,17 @@ class FileFacts:
     doubts: tuple[str, ...] = ()
 
 
-def file_facts(path: str) -> FileFacts:
+def file_facts(path: str, flattened: Mapping[str, int] | None = None) -> FileFacts:
     """Read ``path`` and describe every blob.
+
+    Args:
+        path: A weight file of any format.
+        flattened: For Keras files, as in :func:`kdnet.weights.stream_weights`.
 
     Raises:
         WeightsError: as :func:`kdnet.weights.read_weights`.
     """
-    found, stream = stream_weights(path)
+    found, stream = stream_weights(path, flattened)
     layers = tuple(map(_layer_facts, stream.layers))
     return FileFacts(path, found.name, stream.net_name, layers, stream.doubts)
 

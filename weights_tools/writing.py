@@ -76,13 +76,17 @@ def write_selected(source: str, names: Sequence[str | None], output: Output) -> 
         for layer, name in zip(stream.layers, names, strict=True)
         if name is not None
     )
-    return write_layers(layers, output, [source], stream.net_name)
+    return write_layers(layers, output, [source], stream.net_name, stream.notes)
 
 
 def write_layers(
-    layers: Iterable[LayerBlobs], output: Output, sources: Sequence[str], net_name: str = ""
+    layers: Iterable[LayerBlobs],
+    output: Output,
+    sources: Sequence[str],
+    net_name: str,
+    notes: Iterable[str],
 ) -> tuple[str, ...]:
-    """Write layers of the files ``sources`` as they come.
+    """Write layers of the files ``sources`` as they come; ``notes`` are those of their streams.
 
     Returns:
         What a user should know: how the files were understood, and what was not kept.
@@ -91,7 +95,6 @@ def write_layers(
         WeightsError: as :func:`kdnet.weights.write_weights`.
     """
     done, size_bytes = 0, sum(Path(source).stat().st_size for source in sources)
-    notes = [note for path in sources for note in stream_weights(path)[1].notes]
 
     def count(layer: LayerBlobs) -> None:
         nonlocal done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import kdnet.weights.formats  # noqa: F401  # registers every format
 from kdnet.errors import WeightsError, fail
@@ -12,15 +13,33 @@ from kdnet.weights.model import WeightFile
 from kdnet.weights.registry import HEAD_BYTES, Stream, WeightFormat, registered_formats
 
 
-def stream_weights(path: str | os.PathLike[str]) -> tuple[WeightFormat, Stream]:
+def stream_weights(
+    path: str | os.PathLike[str], flattened: Mapping[str, int] | None = None
+) -> tuple[WeightFormat, Stream]:
     """The file's format and its layers one at a time, so that only one is held in memory.
+
+    Args:
+        path: A weight file of any format.
+        flattened: What a Keras file of weights alone does not say: the channels of the maps that
+            a Flatten makes one vector of for a dense layer, by that layer's name. Its columns are
+            put in Caffe's order: channels, rows, columns.
 
     Raises:
         WeightsError: as :func:`read_weights`; faults inside a layer come when it is reached.
+            ``wrong-flatten`` where ``flattened`` does not fit the file.
     """
     name = os.fspath(path)
     found = sniff_format(name)
-    return found, found.read(name)
+    stream = found.read(name)
+    if not flattened:
+        return found, stream
+    if stream.flattened is None:
+        fail(
+            WeightsError,
+            "wrong-flatten",
+            f'"{name}" says itself in which order the columns of its dense layers are',
+        )
+    return found, stream.flattened(flattened)
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -24,13 +24,15 @@ class Stream:
     """A weight file being read: its net's name, and its layers one at a time.
 
     ``lost`` says what of the file is in no layer, ``doubts`` what a user should know of how the
-    layers were understood; a sentence each.
+    layers were understood; a sentence each. ``flattened``, where the file leaves that open, reads
+    it again, told by layer how many channels the maps have that a dense layer gets flattened.
     """
 
     net_name: str
     layers: Iterator[LayerBlobs]
     lost: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    flattened: Callable[[Mapping[str, int]], Stream] | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from kdnet.errors import UsageError, fail
 from kdnet.net.input_shapes import input_shapes
 from kdnet.weights import format_names
 from weights_tools.nets import NetChoice
@@ -43,6 +45,34 @@ def add_state(parser: argparse.ArgumentParser) -> None:
         metavar="TOP=CxHxW",
         help="the item shape of a data layer, where neither net nor data say it",
     )
+
+
+def add_flatten(parser: argparse.ArgumentParser) -> None:
+    """``--flatten``."""
+    parser.add_argument(
+        "--flatten",
+        metavar="LAYER=CHANNELS",
+        action="append",
+        default=[],
+        help="of a Keras file of weights alone: dense layer LAYER follows a Flatten of maps of "
+        "CHANNELS channels, the last number of their shape",
+    )
+
+
+def flattened(args: argparse.Namespace) -> dict[str, int]:
+    """The channels by layer that the flags of :func:`add_flatten` say.
+
+    Raises:
+        UsageError: ``bad-flatten``.
+    """
+    found: dict[str, int] = {}
+    for text in args.flatten:
+        layer, _, channels = text.rpartition("=")
+        if not layer or not re.fullmatch("[1-9][0-9]{0,8}", channels):
+            fail(UsageError, "bad-flatten", f'"{text}" is not LAYER=CHANNELS')
+        if found.setdefault(layer, int(channels)) != int(channels):
+            fail(UsageError, "bad-flatten", f'two --flatten differ on layer "{layer}"')
+    return found
 
 
 def net_choice(path: str, args: argparse.Namespace) -> NetChoice:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from weights_tools.commands._arguments import add_output, output, say, say_notes
+from weights_tools.commands._arguments import (
+    add_flatten,
+    add_output,
+    flattened,
+    output,
+    say,
+    say_notes,
+)
 from weights_tools.converting import convert
 
 HELP = "write a file in another format"
@@ -18,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="the weight file, of any format")
     add_output(parser)
+    add_flatten(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; a line on what was written goes to stdout."""
     with output(args, "converting") as target:
-        account = convert(args.file, target)
+        account = convert(args.file, target, flattened=flattened(args))
     say(f"{args.output}: {account.layers} layers, {account.blobs} blobs")
     if account.widened:
         say(f"16-bit floats became 32-bit ones in {account.widened} blobs")

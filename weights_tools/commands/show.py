@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from weights_tools.commands._arguments import say
+from weights_tools.commands._arguments import add_flatten, flattened, say
 from weights_tools.show import as_json, as_table, file_facts
 
 HELP = "list layers, blobs and their statistics"
@@ -18,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="a weight file of any format")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_flatten(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, or the JSON."""
-    facts = file_facts(args.file)
+    facts = file_facts(args.file, flattened(args))
     say(as_json(facts) if args.json else as_table(facts))
     return 0

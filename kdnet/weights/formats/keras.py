@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kdnet.errors import WeightsError, fail
+from kdnet.errors import Diagnostic, Faults, WeightsError, did_you_mean, fail
 from kdnet.weights.hdf5 import SIGNATURE, child, kind_of, open_hdf5, read_array
 from kdnet.weights.hdf5_texts import read_texts
 from kdnet.weights.keras_config import Config, read_config
-from kdnet.weights.layout import flatten_to_channels_first
+from kdnet.weights.layout import flatten_to_channels_first, plan
 from kdnet.weights.model import Array, LayerBlobs
 from kdnet.weights.registry import Stream, weight_format
 from kdnet.weights.tensors import Tensor, check_text, corrupt, layers_of
@@ -49,6 +49,7 @@ _UNKNOWN_ORDER = (
     'what stands before or within "{}" is not known: columns of dense layers there may be in the '
     "order of rows, columns, channels"
 )
+_SETTLED = "; kdnet weights convert --flatten LAYER=CHANNELS puts them in Caffe's order"
 
 Group = dict[str, Tensor]
 
@@ -62,7 +63,8 @@ def read_keras(path: str) -> Stream:
     """Read what Keras's ``save`` and ``save_weights`` write into an .h5 file.
 
     A dense layer behind a Flatten of channels-last maps gets its columns in Caffe's order where
-    the file has the model's configuration; a note says so where it has not.
+    the file has the model's configuration; where it has not, a note says so, and the stream's
+    ``flattened`` takes it from the user.
 
     Raises:
         WeightsError: ``foreign-weights`` without arrays, ``truncated-weights``,
@@ -73,10 +75,63 @@ def read_keras(path: str) -> Stream:
         found = dict(_named(path, file, config) if _has_names(file) else _numbered(path, file))
     if not any(found.values()):
         fail(WeightsError, "foreign-weights", f'"{path}" is a Keras file without arrays')
+    known = config.flattened if config else {}
+    doubts = _doubts(config)
+
+    def told(channels: Mapping[str, int]) -> Stream:
+        _check_told(path, channels, found, doubts)
+        left = [doubts[place] for place in doubts if not any(_is_in(n, place) for n in channels)]
+        return Stream("", _layers(path, found, {**known, **channels}), doubts=tuple(left))
+
+    return Stream(
+        "",
+        _layers(path, found, known),
+        doubts=tuple(doubts.values()),
+        flattened=told if doubts else None,
+    )
+
+
+def _doubts(config: Config | None) -> dict[str, str]:
+    """What is not known, by the layer or the model within which it is not; "" is the whole."""
     if config is None:
-        return Stream("", _layers(path, found, {}), doubts=(_UNKNOWN_FLATTEN,))
-    doubts = tuple(_UNKNOWN_ORDER.format(name) for name in config.unknown)
-    return Stream("", _layers(path, found, config.flattened), doubts=doubts)
+        return {"": _UNKNOWN_FLATTEN + _SETTLED}
+    return {name: _UNKNOWN_ORDER.format(name) + _SETTLED for name in config.unknown}
+
+
+def _is_in(name: str, place: str) -> bool:
+    return place in ("", name) or name.startswith(f"{place}/")
+
+
+def _check_told(
+    path: str, channels: Mapping[str, int], found: Mapping[str, Group], places: Iterable[str]
+) -> None:
+    """Refuse what a user says of layers that are none, or of which the file says it.
+
+    Raises:
+        WeightsError: ``wrong-flatten``.
+    """
+    faults = Faults(WeightsError)
+    dense = {name: inputs for name, group in found.items() if (inputs := _dense_inputs(group))}
+    for name, count in channels.items():
+        hint: tuple[str, ...] = ()
+        if name not in dense:
+            reason = f'it has no dense layer "{name}"'
+            hint = did_you_mean(name, dense)
+        elif not any(_is_in(name, place) for place in places):
+            reason = f'it says itself what dense layer "{name}" flattens'
+        elif dense[name] % count:
+            reason = f'dense layer "{name}" takes {dense[name]} values, no multiple of {count}'
+        else:
+            continue
+        faults.add(Diagnostic("wrong-flatten", f'"{path}": {reason}', help=hint))
+    faults.raise_if_any()
+
+
+def _dense_inputs(group: Group) -> int:
+    """How many values a dense layer takes; 0 for other layers."""
+    rules = [rule for rule, _ in plan({leaf: tensor.shape for leaf, tensor in group.items()})]
+    is_dense = any(rule is not None and rule.name == "keras/dense" for rule in rules)
+    return group["kernel"].shape[0] if is_dense else 0
 
 
 def _layers(
