@@ -13,7 +13,7 @@ Counted on the ops that are emitted, so every layer has a cost without stating o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdnet.compile.forward import Forward
+from kdnet.compile.liveness import on_data
 from kdnet.graph import Op, Tensor
 from kdnet.graph.serialize import needed_ops
 from kdnet.net import LayerModel, NetModel
@@ -100,7 +101,7 @@ def cost_of(forward: Forward, outputs: Iterable[str] | None = None) -> Cost:
     wanted = [forward.blobs[name] for name in outputs or forward.net.outputs]
     ops = needed_ops(forward.g.ops, wanted)
     by_layer: dict[str, list[OpCost]] = {}
-    for op in _on_data(forward, ops):
+    for op in on_data(ops, fed_tensors(forward)):
         layer = layer_of(forward.net, op)
         by_layer.setdefault(layer.name if layer else "", []).append(op_cost(op))
     parameters: dict[str, int] = {}
@@ -126,16 +127,9 @@ def _layer_costs(
     return found
 
 
-def _on_data(forward: Forward, ops: Sequence[Op]) -> list[Op]:
-    """The ops that depend on what is fed; arithmetic on weights alone is done once."""
-    moving: set[Tensor] = set(forward.trace.data.values())
-    moving.update(noise.tensor for noise in forward.trace.noise)
-    found = []
-    for op in ops:
-        if moving.intersection(op.inputs):
-            moving.update(op.outputs)
-            found.append(op)
-    return found
+def fed_tensors(forward: Forward) -> list[Tensor]:
+    """What a run is given anew: data and noise."""
+    return [*forward.trace.data.values(), *(noise.tensor for noise in forward.trace.noise)]
 
 
 def op_cost(op: Op) -> OpCost:

@@ -45,8 +45,8 @@ class Loss:
 class Forward:
     """A traced net: its graph, its blobs by name, and what its layers asked for.
 
-    ``bottoms`` are what each layer reads, by its index: a name alone would not tell a blob from
-    what an in-place layer makes of it.
+    ``bottoms`` and ``tops`` are what each layer reads and makes, by its index: a name alone would
+    not tell a blob from what an in-place layer makes of it.
     """
 
     net: NetModel
@@ -56,6 +56,7 @@ class Forward:
     schedules: Sequence[Schedule] = ()
     blobs: dict[str, Tensor] = field(default_factory=dict)
     bottoms: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    tops: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     makers: dict[str, tuple[LayerModel, float]] = field(default_factory=dict)
 
@@ -115,6 +116,7 @@ def trace_forward(
         forward.bottoms[index] = tuple(forward.blobs[bottom] for bottom in model.bottoms)
         try:
             _emit_layer(forward, model)
+            forward.tops[index] = tuple(forward.blobs[top] for top in model.tops)
         except LayerError as error:
             faults.extend(error)
             for top in model.tops:
