@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from kdnet.graph import Emitter, Tensor
@@ -67,7 +65,8 @@ class Interp(Layer):
             if self.params.HasField(name)
         ]
         help_text = "give height and width, zoom_factor, or shrink_factor"
-        self.require(bool(given), at="", say="the size of the top is not given", help=help_text)
+        say = "the size of the top is not given"
+        self.require(bool(given), at="height", say=say, help=help_text)
         for name in given:
             value = getattr(self.params, name)
             self.require(value > 0, at=name, say=f"must be at least 1, not {value}")
@@ -89,29 +88,19 @@ class Interp(Layer):
         return height, width
 
     def emit(self, g: Emitter, x: Tensor, reference: Tensor | None = None) -> Tensor:
-        """A product with a constant matrix along each axis whose size changes."""
+        """One node, and one for the cut."""
         wanted = self.size(x, reference)
         begin, end = -self.params.pad_beg, -self.params.pad_end
         if begin or end:
             ends = [extent - end for extent in x.shape[2:]]
             x = g.slice(x, [2, 3], [begin, begin], ends)
-        if x.shape[2] != wanted[0]:
-            x = g.matmul(g.constant(_bilinear(x.shape[2], wanted[0])), x)
-        if x.shape[3] != wanted[1]:
-            x = g.matmul(x, g.constant(_bilinear(x.shape[3], wanted[1]).T))
-        return x
-
-
-def _bilinear(size: int, wanted: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The matrix that takes ``size`` places to ``wanted``; both ends stay where they are."""
-    places = np.linspace(0, size - 1, wanted) if wanted > 1 else np.zeros(1)
-    low = np.minimum(places.astype(int), max(size - 2, 0))
-    share = places - low
-    found = np.zeros((wanted, size))
-    rows = np.arange(wanted)
-    found[rows, low] += 1 - share
-    found[rows, np.minimum(low + 1, size - 1)] += share
-    return found
+        if x.shape[2:] == wanted:
+            return x
+        size = g.ints(*x.shape[:2], *wanted)
+        corners = "align_corners"
+        return g.op(
+            "Resize", x, None, None, size, mode="linear", coordinate_transformation_mode=corners
+        )
 
 
 @layer("Upsample", params="upsample_param", bottoms=(1, 2))
