@@ -100,13 +100,28 @@ def _cache(options: argparse.Namespace) -> CacheOptions | None:
     return None
 
 
+def _path(options: argparse.Namespace) -> str:
+    """The file to train: a solver may stand alone, as Caffe has it.
+
+    Raises:
+        UsageError: not-a-solver.
+    """
+    from kdnet.runtime.plan import is_solver
+
+    solver: str | None = options.solver
+    if not solver or options.path or options.model:
+        return the_path(options, NAME, "NET|SOLVER")
+    if not is_solver(solver):
+        fail(UsageError, "not-a-solver", f'--solver names "{solver}", which is no solver')
+    options.solver = None
+    return solver
+
+
 def run(options: argparse.Namespace) -> int:
     """Train."""
     from kdnet.runtime import CaffeLog, Trainer, prepare
 
-    if options.solver and not (options.path or options.model):
-        options.path, options.solver = options.solver, None
-    options.path = the_path(options, NAME, "NET|SOLVER")
+    options.path = _path(options)
     wanted = training(
         options,
         snapshot=options.snapshot,

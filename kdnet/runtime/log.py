@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -65,10 +66,21 @@ class CaffeLog:
         stamp = now.strftime("%m%d %H:%M:%S.%f")
         thread = threading.get_native_id() if hasattr(threading, "get_native_id") else os.getpid()
         line = f"{level}{stamp} {thread:5d} {place}] {text}"
-        self.print_line(line)
+        try:
+            self.print_line(line)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._hang_up()
         if self._file:
             self._file.write(line + "\n")
             self._file.flush()
+
+    def _hang_up(self) -> None:
+        """The terminal is gone, which a run survives: whatever is written to it goes nowhere."""
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, self._stream.fileno())
+        os.close(devnull)
 
     def diagnostic(self, found: Diagnostic) -> None:
         """A warning with its place, a log line for each of its lines."""
