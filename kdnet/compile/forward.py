@@ -20,6 +20,7 @@ RESERVED = (
     "next/",
     "noise/",
     "output/",
+    "python/",
     "scalar/",
     "total/",
     "watched/",
@@ -46,7 +47,8 @@ class Forward:
     """A traced net: its graph, its blobs by name, and what its layers asked for.
 
     ``bottoms`` and ``tops`` are what each layer reads and makes, by its index: a name alone would
-    not tell a blob from what an in-place layer makes of it.
+    not tell a blob from what an in-place layer makes of it. ``uses`` are each layer's weights as
+    it reads them.
     """
 
     net: NetModel
@@ -57,6 +59,7 @@ class Forward:
     blobs: dict[str, Tensor] = field(default_factory=dict)
     bottoms: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     tops: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    uses: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     makers: dict[str, tuple[LayerModel, float]] = field(default_factory=dict)
 
@@ -94,6 +97,8 @@ def trace_forward(
     g: Emitter,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     schedules: Sequence[Schedule] = (),
+    *,
+    apart: bool = False,
 ) -> Forward:
     """Emit every layer of ``net``.
 
@@ -102,6 +107,8 @@ def trace_forward(
         g: the emitter to append to.
         input_shapes: shapes of data tops, batch axis included, that win over what the net says.
         schedules: the numbers that are inputs because the solver moves them.
+        apart: whether each layer reads copies of its own of bottoms and weights, so that what each
+            reader adds to a gradient can be told.
 
     Raises:
         LayerError: the faults of all layers; a layer below a faulty one is not looked at.
@@ -113,9 +120,10 @@ def trace_forward(
     for index, model in enumerate(net.layers):
         if not all(bottom in forward.blobs for bottom in model.bottoms):
             continue
-        forward.bottoms[index] = tuple(forward.blobs[bottom] for bottom in model.bottoms)
+        read = tuple(forward.blobs[bottom] for bottom in model.bottoms)
+        forward.bottoms[index] = _copies(forward, model, read) if apart else read
         try:
-            _emit_layer(forward, model)
+            _emit_layer(forward, index, apart=apart)
             forward.tops[index] = tuple(forward.blobs[top] for top in model.tops)
         except LayerError as error:
             faults.extend(error)
@@ -125,19 +133,30 @@ def trace_forward(
     return forward
 
 
-def _emit_layer(forward: Forward, model: LayerModel) -> None:
-    model = _with_automatic_top(model)
+def _copies(forward: Forward, model: LayerModel, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A copy of each tensor; data and numbers that are not floats stay what they are."""
+    g, data = forward.g, set(forward.trace.data.values())
+    with g.scope(f"{model.name}/copy", str(model.position or "")):
+        return tuple(t if t in data or not t.is_float else g.op("Identity", t) for t in tensors)
+
+
+def _emit_layer(forward: Forward, index: int, *, apart: bool) -> None:
+    model = _with_automatic_top(forward.net.layers[index])
     layer = layer_class(model)(model, forward.trace)
     _check_arity(layer, "bottom", model.bottoms, layer.bottoms)
     _check_arity(layer, "top", model.tops, layer.tops)
     _check_names(layer)
     bottoms = [
-        _held(forward.g, model, index, forward.blobs[name])
-        for index, name in enumerate(model.bottoms)
+        _held(forward.g, model, number, bottom)
+        for number, bottom in enumerate(forward.bottoms[index])
     ]
     layer.check(*bottoms)
     _check_extremes(forward, layer, bottoms)
-    weights = forward.table.declare(forward.g, layer, layer.weights(*bottoms))
+    declared = layer.weights(*bottoms)
+    weights = forward.table.declare(forward.g, layer, declared)
+    if apart and not any(weight.state for weight in declared):
+        weights = list(_copies(forward, model, weights))
+    forward.uses[index] = tuple(weights)
     with forward.g.scope(model.name, str(model.position or "")):
         try:
             emitted = layer.emit(forward.g, *bottoms, *weights)
