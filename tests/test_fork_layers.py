@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from functools import cache, partial
 from pathlib import Path
@@ -11,10 +12,16 @@ import pytest
 from gradcheck import Check, Program, Traced, onnxruntime_run, reference
 from layer_programs import declared_weights, emitted, layer_model
 
+from kdnet.errors import SchemaError
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers import layer_types
 from kdnet.layers.registry import class_of_type
 from kdnet.net import LayerModel
+from kdnet.schema import read_net
+from kdnet.schema.forks import FORK_FIELDS
+from kdnet.weights import read_weights
+from kdnet.weights.audit import same_shape
+from kdnet.weights.upgrading import upgrade_net_file
 
 GOLDEN = Path(__file__).parent / "golden" / "forks" / "forks.npz"
 EXACT, RELATIVE = 1e-9, 1e-5
@@ -101,3 +108,107 @@ def test_a_distillation_loss_is_what_is_trained_by_not_what_the_fork_prints(case
     found = Check(program).forward()["top0"]
     printed = float(golden()[f"KnowledgeDistillation/{case}"]["printed"])
     assert float(found) == pytest.approx(4**2 * printed, rel=1e-9)
+
+
+def varint(value: int) -> bytes:
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def part(number: int, payload: bytes | int | float) -> bytes:
+    """A field as it lies in a file: a varint, a 32-bit float, or bytes with their length."""
+    if isinstance(payload, int):
+        return varint(number << 3) + varint(payload)
+    if isinstance(payload, float):
+        return varint(number << 3 | 5) + struct.pack("<f", payload)
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def blob(*shape: int) -> bytes:
+    """0, 1, 2, ... as a blob of this shape."""
+    numbers = np.arange(np.prod(shape), dtype="<f4").tobytes()
+    return part(7, part(7, part(1, b"".join(map(varint, shape)))) + part(5, numbers))
+
+
+def wire_layer(name: str, kind: str, *rest: bytes) -> bytes:
+    head = part(1, name.encode()) + part(2, kind.encode())
+    return part(100, head + b"".join(rest))
+
+
+FILLER = part(1, b"constant") + part(2, 1.0)
+# A layer of each fork with parameters, as the fork numbers them, and one of NVIDIA's with its
+# own fields around a layer of Caffe's.
+BINARY = (
+    part(1, b"forks")
+    + part(200, part(1, 1))
+    + wire_layer("bn", "BN", blob(1, 2), blob(1, 2), part(137, part(1, FILLER) + part(3, 0.5)))
+    + wire_layer("up", "Interp", part(143, part(1, 60) + part(2, 60)))
+    + wire_layer("un", "Upsample", part(137, part(1, 2) + part(3, 3)))
+    + wire_layer("norm", "Normalize", part(206, part(1, 0)), blob(2))
+    + wire_layer("box", "SmoothL1Loss", part(148, part(1, 3.0)), part(8266712, part(1, 3.0)))
+    + wire_layer("ip", "InnerProduct", part(145, 2), blob(3, 2), part(150, 7))
+)
+
+
+def test_weights_load_whatever_fields_of_forks_stand_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "forks.caffemodel"
+    path.write_bytes(BINARY)
+    shapes = {
+        layer.name: [values.shape for values in layer.blobs] for layer in read_weights(path).layers
+    }
+    found = {name: shape for name, shape in shapes.items() if shape}
+    assert found == {"bn": [(1, 2)] * 2, "norm": [(2,)], "ip": [(3, 2)]}
+
+
+def test_a_binary_net_with_fields_of_forks_is_refused_with_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("forks.bin").write_bytes(BINARY)
+    with pytest.raises(SchemaError) as caught:
+        read_net("forks.bin")
+    assert f"{caught.value}\n" == GOLDEN.with_name("refused.txt").read_text()
+
+
+@pytest.mark.parametrize("form", ["text", None])
+def test_only_a_text_needs_to_know_what_the_fields_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("forks.caffemodel").write_bytes(BINARY)
+    if form is None:
+        upgrade_net_file("forks.caffemodel", "new.caffemodel")
+        assert Path("new.caffemodel").read_bytes() == BINARY
+        return
+    with pytest.raises(SchemaError, match="fork-fields-in-binary"):
+        upgrade_net_file("forks.caffemodel", "new.prototxt", form)
+    assert not Path("new.prototxt").exists()
+
+
+def test_a_binary_net_without_fields_of_forks_is_told_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = wire_layer("ip", "InnerProduct", part(117, part(1, 3)), blob(3, 2))
+    for damage in (b"", part(100, b"\x0a\x7f"), b"\x1b", b"\xff" * 12):
+        Path("net.bin").write_bytes(own + damage)
+        with pytest.raises(SchemaError, match="not-a-text-file"):
+            read_net("net.bin")
+
+
+def test_every_field_of_a_fork_is_that_of_its_layer() -> None:
+    for kind, known in FORK_FIELDS.items():
+        assert {field.name for field in known} == {class_of_type(kind).params_field}
+        assert len({field.number for field in known}) == len(known)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fits"), [((1, 3), True), ((1, 3, 1, 1), True), ((3, 1), False), ((3,), False)]
+)
+def test_the_blobs_of_a_batch_norm_fit_as_the_forks_shape_them(
+    stored: tuple[int, ...], fits: bool
+) -> None:
+    assert same_shape(stored, (1, 3, 1, 1)) is fits

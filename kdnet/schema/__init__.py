@@ -2,6 +2,7 @@
 
 from kdnet.schema.fields import enum_name, field_names
 from kdnet.schema.files import read_net, read_prototxt, read_solver
+from kdnet.schema.forks import refuse_fork_fields
 from kdnet.schema.reader import read_text
 from kdnet.schema.source import Located, Path, SourceMap
 from kdnet.schema.upgrade import upgrade_net, upgrade_solver
@@ -19,6 +20,7 @@ __all__ = [
     "read_prototxt",
     "read_solver",
     "read_text",
+    "refuse_fork_fields",
     "snapshot_prefix_in",
     "solver_upgrades",
     "upgrade_net",

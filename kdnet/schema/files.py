@@ -9,8 +9,9 @@ from google.protobuf.message import Message
 
 from kdnet.errors import Diagnostic, SchemaError, Span, fail, nearest
 from kdnet.schema import kdnet_pb2 as pb
+from kdnet.schema.forks import refuse_fork_fields
 from kdnet.schema.reader import read_text
-from kdnet.schema.sniff import describe_binary
+from kdnet.schema.sniff import BINARY_NET, describe_binary
 from kdnet.schema.source import Document, Located
 from kdnet.schema.upgrade import upgrade_net, upgrade_solver
 from kdnet.schema.upgrades import snapshot_prefix_in
@@ -94,6 +95,8 @@ def _not_text(data: bytes, file: str, bad: int, what: str) -> SchemaError:
     """Says what the file is where it can be told, else where its first bad byte is."""
     code = "not-a-text-file"
     kind = describe_binary(data[:_HEAD_BYTES])
+    if kind in (None, BINARY_NET):
+        refuse_fork_fields(_beginning(file), file)
     if kind:
         return SchemaError(Diagnostic(code, f'"{file}" is no prototxt: this looks like {kind}'))
     text = data[:bad].decode(errors="replace")
@@ -101,6 +104,12 @@ def _not_text(data: bytes, file: str, bad: int, what: str) -> SchemaError:
     place = Span(file, at.line, at.column)
     help_lines = ("a prototxt is text in UTF-8",)
     return SchemaError(Diagnostic(code, f"the file is no text: {what}", place, help=help_lines))
+
+
+def _beginning(file: str) -> bytes:
+    """As much of a binary file as a net without weights has."""
+    with open(file, "rb") as stream:
+        return stream.read(LARGEST_TEXT_BYTES)
 
 
 def read_net(path: str | os.PathLike[str]) -> Located[pb.NetParameter]:

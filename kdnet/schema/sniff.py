@@ -18,8 +18,9 @@ _MAGIC = (
     (b"\xff\xfe", "text in UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "text in UTF-16; save it as UTF-8"),
 )
+BINARY_NET = "a binary NetParameter (.caffemodel)"
 _MESSAGES = (
-    (pb.NetParameter, "a binary NetParameter (.caffemodel)"),
+    (pb.NetParameter, BINARY_NET),
     (pb.SolverState, "a binary SolverState (.solverstate)"),
     (pb.BlobProto, "a binary BlobProto (.binaryproto)"),
 )

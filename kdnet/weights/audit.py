@@ -166,8 +166,11 @@ def _row(target: Target, file: str, *, found: bool, misfits: bool) -> AuditRow:
 
 
 def same_shape(stored: Shape, wanted: Shape) -> bool:
-    """Whether a stored shape fits: equal, or equal once ``wanted`` has 4 axes (leading ones)."""
-    if stored == wanted:
+    """Whether a stored shape fits: equal, or equal once ``wanted`` has 4 axes (leading ones).
+
+    A row (1, C) fits (1, C, 1, 1) too: forks differ in how they shape BN's blobs.
+    """
+    if stored == wanted or (stored[:1] == (1,) and (*stored, 1, 1) == wanted):
         return True
     padding = _LEGACY_AXES - len(wanted)
     return len(stored) == _LEGACY_AXES and padding >= 0 and stored == (1,) * padding + wanted

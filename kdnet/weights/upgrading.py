@@ -20,6 +20,7 @@ from kdnet.schema import (
     SourceMap,
     net_upgrades,
     read_prototxt,
+    refuse_fork_fields,
     snapshot_prefix_in,
     solver_upgrades,
     upgrade_net,
@@ -127,6 +128,8 @@ def _upgrade_binary_net(path: str, target: str | os.PathLike[str], form: Form) -
         skeleton, blobs = _set_aside(data, found)
     except WireError as error:
         damaged(path, len(data), error, "a layer")
+    if form == "text":
+        refuse_fork_fields(skeleton, path)
     old = _parsed(path, skeleton, pb.NetParameter)
     _check_blobs(path, old, len(blobs))
     net, _ = upgrade_net(old, SourceMap.empty())
