@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,13 +267,23 @@ def resolve_seed(options: TrainOptions, solver: SolverModel, resume: Resume | No
 
 
 def snapshot_prefix(plan: Plan) -> str:
-    """Where snapshots go: snapshot_prefix, moved into ``--out`` when that is given."""
+    """Where snapshots go: snapshot_prefix, moved into ``--out`` when that is given.
+
+    A folder is completed as Caffe does it, by the name of the solver file.
+    """
     message, out = plan.solver.message, plan.options.out
     stem = Path(plan.net_path or message.net or plan.solver.path or "net").stem
     given = message.snapshot_prefix
+    if is_folder(given):
+        given = str(Path(given) / (Path(plan.solver.path).stem or stem))
     return str(Path(out) / (Path(given).name or stem)) if out else given or stem
+
+
+def is_folder(prefix: str) -> bool:
+    """Whether a snapshot_prefix names a folder rather than how files in it begin."""
+    return bool(prefix) and (prefix.endswith(("/", os.sep)) or Path(prefix).is_dir())
 
 
 def _split(names: Sequence[str]) -> list[str]:
     """Caffe's ``--weights a,b`` as two names."""
-    return [part for name in names for part in name.split(",") if part]
+    return [part.strip() for name in names for part in name.split(",") if part.strip()]

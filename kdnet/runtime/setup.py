@@ -16,6 +16,7 @@ from kdnet.compile import (
     compile_training,
     write_training,
 )
+from kdnet.compile.debug_info import DebugProgram, DebugSettings, compile_debug
 from kdnet.errors import Diagnostic, NetError, fail
 from kdnet.net import NetModel, SolverModel
 from kdnet.runtime import log as places
@@ -23,7 +24,7 @@ from kdnet.runtime.device import Device, choose_device
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.plan import Plan, TrainOptions, make_plan, snapshot_prefix
+from kdnet.runtime.plan import Plan, TrainOptions, is_folder, make_plan, snapshot_prefix
 from kdnet.runtime.rate import checked_rate, scheduled_at
 from kdnet.runtime.snapshots import check_place, resumed
 from kdnet.runtime.teacher_cache import plan_cache
@@ -38,7 +39,6 @@ Array = NDArray[Any]
 
 # What a solver may say that changes nothing here, and why.
 IGNORED = {
-    "debug_info": "blobs are not kept between layers",
     "layer_wise_reduce": "one device trains",
 }
 
@@ -105,6 +105,21 @@ def _compile_test(plan: Plan, training: Training, net: NetModel, device: Device)
     )
 
 
+def _debug(plan: Plan, training: Training, net: NetModel, device: Device) -> DebugProgram | None:
+    """What debug_info logs of a net, where the solver asks for it."""
+    if not plan.solver.message.debug_info:
+        return None
+    settings = DebugSettings(
+        live=training.live,
+        input_shapes=plan.options.input_shapes,
+        provider=device.kind,
+        schedules=training.schedules,
+        accumulated=frozenset(slot.name for slot in training.accumulators),
+        backward=net is training.net,
+    )
+    return compile_debug(net, settings)
+
+
 def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     """A run that is ready to train.
 
@@ -124,6 +139,9 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     values = cached.with_aliases(values) if cached else values
     resume = resumed(plan.resume, training, options.snapshot or "")
     prefix, message = snapshot_prefix(plan), plan.solver.message
+    if is_folder(message.snapshot_prefix):
+        text = f"snapshot_prefix was a directory and is replaced to {prefix}"
+        log.line(places.PREFIX, text)
     if message.snapshot or message.snapshot_after_train:
         check_place(prefix)
     sources = open_sources(plan.net, seed=seed, shapes=shapes)
@@ -137,7 +155,12 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
         values=values,
         sources=sources,
         tests=[
-            TestNet(evaluation, open_sources(net, seed=seed, shapes=shapes), count)
+            TestNet(
+                evaluation,
+                open_sources(net, seed=seed, shapes=shapes),
+                count,
+                _debug(plan, training, net, device),
+            )
             for evaluation, (net, count) in zip(evaluations, plan.tests, strict=True)
         ],
         log=log,
@@ -146,18 +169,29 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
         max_iter=message.max_iter,
         resume=resume,
         full_snapshots=options.full_snapshots,
+        debug=_debug(plan, training, training.net, device),
     )
     _tell_notes(run)
     return run
 
 
 def check_solver(solver: SolverModel) -> None:
-    """A run must know when to end."""
-    if not solver.message.HasField("max_iter") or solver.message.max_iter < 0:
+    """A run must know when to end, and how many batches and losses it takes together.
+
+    Raises:
+        NetError: missing-solver-field, bad-solver-field.
+    """
+    message = solver.message
+    if not message.HasField("max_iter") or message.max_iter < 0:
         text = "the solver does not say how long to train: max_iter"
         hint = ("add max_iter to it, or pass --max-iter N",)
         span = solver.span("max_iter")
         fail(NetError, "missing-solver-field", text, span=span, help=hint)
+    for name in ("average_loss", "iter_size"):
+        value = getattr(message, name)
+        if value < 1:
+            text = f"{name} must be at least 1; it is {value}"
+            fail(NetError, "bad-solver-field", text, span=solver.span(name))
 
 
 def tell_ignored(solver: SolverModel, log: CaffeLog) -> None:

@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.compile import Evaluation, Training
+from kdnet.compile.debug_info import DebugProgram
 from kdnet.compile.program import LOSS
 from kdnet.data import Source
 from kdnet.errors import DataError, Diagnostic, RunError, RunInterruptedError
 from kdnet.net import SolverModel
 from kdnet.runtime import log as places
+from kdnet.runtime.debug_info import DebuggedEngine, DebugInfo
 from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import Batches, batches
+from kdnet.runtime.hosted import open_engine
 from kdnet.runtime.log import CaffeLog, with_weights
 from kdnet.runtime.rate import Rate, scheduled_at
 from kdnet.runtime.signals import StopRequest
@@ -34,11 +37,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class TestNet:
-    """A compiled test net, its data, and how many batches one test takes."""
+    """A compiled test net, its data, and how many batches one test takes.
+
+    ``debug`` is what debug_info has logged of each batch.
+    """
 
     evaluation: Evaluation
     sources: Sequence[Source]
     iterations: int
+    debug: DebugProgram | None = None
 
 
 @dataclass
@@ -57,6 +64,7 @@ class Run:
     max_iter: int
     resume: Resume | None = None
     full_snapshots: bool = False
+    debug: DebugProgram | None = None
     on_iteration: Callable[[int, float], None] = field(default=lambda _i, _l: None)
 
     def close(self) -> None:
@@ -85,14 +93,23 @@ class Trainer:
         self._rate = Rate(run.solver, run.resume)
         history = run.resume.history if run.resume else None
         self._stepper = Stepper(training, run.device, run.values, history)
-        self._tests = [
-            Engine(test.evaluation.program, run.device, run.values) for test in run.tests
-        ]
+        self._tests = [self._engine_of(test) for test in run.tests]
+        self._debug = self._debug_info(run.debug)
         self._feed: Batches | None = None
         self._stop: StopRequest | None = None
         self._saved_at = -1
         self._clock = time.perf_counter()
         self._displayed = self.iteration
+
+    def _engine_of(self, test: TestNet) -> Engine | DebuggedEngine:
+        compiled, run = test.evaluation, self.run
+        engine = open_engine(compiled.program, compiled.hosted, run.device, run.values)
+        debug = self._debug_info(test.debug)
+        return DebuggedEngine(engine, debug) if debug else engine
+
+    def _debug_info(self, compiled: DebugProgram | None) -> DebugInfo | None:
+        run = self.run
+        return DebugInfo(compiled, run.device, run.values, run.log) if compiled else None
 
     def solve(self, stop: StopRequest | None = None) -> None:
         """Train to ``max_iter``, testing, logging and saving as the solver says.
@@ -108,7 +125,8 @@ class Trainer:
         log.line(places.SOLVING, f"Solving {run.training.net.name}")
         log.line(places.POLICY, f"Learning Rate Policy: {self._message.lr_policy or 'fixed'}")
         start = self.iteration * run.training.iter_size
-        with batches(run.training.main, run.sources, run.seed, start) as self._feed:
+        fed = self._debug.program if self._debug else run.training.fed
+        with batches(fed, run.sources, run.seed, start) as self._feed:
             try:
                 while not self._heed() and self.iteration < run.max_iter:
                     self.iterate()
@@ -190,7 +208,12 @@ class Trainer:
     def _feeds(self, micro: int) -> Mapping[str, Array]:
         if self._feed is None:
             raise ValueError("iterations are made inside solve()")
-        return self._feed.next(self.iteration, micro)
+        feeds = self._feed.next(self.iteration, micro)
+        display, ended = self._message.display, self.iteration == self.run.max_iter
+        # The last batch is only looked at, under the setting of the iteration before it.
+        if self._debug and display and (self.iteration - ended) % display == 0:
+            self._debug.show(self._stepper.buffers, feeds, self._scheduled, backward=not ended)
+        return feeds
 
     def _non_finite(self, values: Mapping[str, Array]) -> Diagnostic:
         culprit = next(
@@ -295,7 +318,7 @@ class Trainer:
 
 
 def evaluate(
-    engine: Engine,
+    engine: Engine | DebuggedEngine,
     test: TestNet,
     buffers: StateBuffers,
     seed: int,
@@ -321,13 +344,13 @@ def mean_values(seen: Iterable[Mapping[str, Array]], count: int) -> dict[str, Ar
 
 
 def evaluation_batches(
-    engine: Engine,
+    engine: Engine | DebuggedEngine,
     test: TestNet,
     buffers: StateBuffers,
     seed: int,
     scheduled: Mapping[str, float] | None = None,
 ) -> Iterator[dict[str, Array]]:
     """What the engine says of each of the test's batches."""
-    with batches(test.evaluation.program, test.sources, seed) as feed:
+    with batches(engine.program, test.sources, seed) as feed:
         for index in range(test.iterations):
             yield engine.run(buffers, feed.next(index), scheduled, keep=False)
