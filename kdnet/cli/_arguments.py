@@ -16,6 +16,7 @@ __all__ = [
     "add_device",
     "add_model",
     "add_state",
+    "add_synthetic",
     "add_weights",
     "count",
     "input_shapes",
@@ -88,6 +89,15 @@ def add_state(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_synthetic(parser: argparse.ArgumentParser) -> None:
+    """``--synthetic-data``."""
+    parser.add_argument(
+        "--synthetic-data",
+        action="store_true",
+        help="make data up where the net names files that are not there",
+    )
+
+
 def training(options: argparse.Namespace, **more: Any) -> TrainOptions:
     """What a command that builds a net as ``kdnet train`` does was asked for.
 
@@ -104,6 +114,7 @@ def training(options: argparse.Namespace, **more: Any) -> TrainOptions:
         stages=split(options.stage),
         allow_unloaded=options.allow_unloaded,
         input_shapes=input_shapes(options.input_shape),
+        synthetic_data=getattr(options, "synthetic_data", False),
         **more,
     )
 

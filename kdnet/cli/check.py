@@ -13,6 +13,7 @@ import sys
 from kdnet.cli._arguments import (
     add_device,
     add_state,
+    add_synthetic,
     add_weights,
     count,
     seed,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     add_device(parser)
     add_state(parser)
+    add_synthetic(parser)
 
 
 def run(options: argparse.Namespace) -> int:

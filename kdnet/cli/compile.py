@@ -12,6 +12,7 @@ import sys
 
 from kdnet.cli._arguments import (
     add_state,
+    add_synthetic,
     add_weights,
     seed,
     training,
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, metavar="N", help="of the fillers")
     add_state(parser)
+    add_synthetic(parser)
 
 
 def run(options: argparse.Namespace) -> int:

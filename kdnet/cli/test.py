@@ -10,6 +10,7 @@ from kdnet.cli._arguments import (
     add_device,
     add_model,
     add_state,
+    add_synthetic,
     add_weights,
     input_shapes,
     positive,
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_gpu(parser)
     add_state(parser)
+    add_synthetic(parser)
     add_signals(parser)
     add_glog(parser)
 
@@ -68,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         stages=split(options.stage),
         allow_unloaded=options.allow_unloaded,
         input_shapes=input_shapes(options.input_shape),
+        synthetic_data=options.synthetic_data,
     )
     log = CaffeLog(sys.stderr)
     tell_ignored(options, log)

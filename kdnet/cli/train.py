@@ -15,6 +15,7 @@ from kdnet.cli._arguments import (
     add_device,
     add_model,
     add_state,
+    add_synthetic,
     add_weights,
     count,
     positive,
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_cache(parser)
     add_state(parser)
+    add_synthetic(parser)
     add_signals(parser)
     add_glog(parser)
 
@@ -121,11 +123,12 @@ def run(options: argparse.Namespace) -> int:
     """Train."""
     from kdnet.runtime import CaffeLog, Trainer, prepare
 
+    device = device_of(options)
     options.path = _path(options)
     wanted = training(
         options,
         snapshot=options.snapshot,
-        device=device_of(options),
+        device=device,
         max_iter=options.max_iter,
         out=options.out,
         full_snapshots=options.full,

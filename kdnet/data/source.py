@@ -22,6 +22,7 @@ from kdnet.data.datum import Shape
 from kdnet.data.located import refuse
 from kdnet.errors import Diagnostic, did_you_mean
 from kdnet.net import LayerModel
+from kdnet.net.model import StandIn
 
 Floats = NDArray[np.float32]
 
@@ -153,11 +154,19 @@ def source_class(type_name: str) -> type[Source] | None:
 
 
 def _class_of(layer: LayerModel) -> type[Source]:
+    if layer.stand_in is not None:
+        return _stand_in_class(layer.stand_in)
     found = source_class(layer.type)
     if found is None:
         text = f'there is no data source of type "{layer.type}"'
         refuse(layer, "unknown-source", text, "type", help=did_you_mean(layer.type, _classes()))
     return found
+
+
+def _stand_in_class(stand_in: StandIn) -> type[Source]:
+    from kdnet.data.synthetic import SyntheticArrays, SyntheticImages
+
+    return SyntheticImages if stand_in.batch_size else SyntheticArrays
 
 
 def open_source(layer: LayerModel, *, seed: int, shape: Shape | None = None) -> Source:

@@ -25,8 +25,27 @@ class ParamModel:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """Made-up data in place of those that a data layer names.
+
+    Attributes:
+        shapes: Of images, the one shape (C, H, W) before the crop; else that of each top.
+        classes: For each top the number K of its values, whole numbers 0 to K - 1; 0 for bytes of
+            images and for numbers in [0, 1).
+        batch_size: Images of a batch; 0 where the shapes are those of whole tops.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    classes: tuple[int, ...]
+    batch_size: int = 0
+
+
+@dataclass(frozen=True)
 class LayerModel:
-    """One layer: its wiring as text, its message, and where it stands."""
+    """One layer: its wiring as text, its message, and where it stands.
+
+    ``stand_in`` replaces the data of a data layer.
+    """
 
     name: str
     type: str
@@ -35,6 +54,7 @@ class LayerModel:
     phase: int
     message: pb.LayerParameter
     source: SourceMap
+    stand_in: StandIn | None = None
 
     @property
     def position(self) -> Span | None:

@@ -38,7 +38,7 @@ def open_sources(
     for model in net.layers:
         if not is_data(model):
             continue
-        if model.type == "Input":
+        if model.type == "Input" and model.stand_in is None:
             text = f'layer "{model.name}": an Input layer has no data to run on'
             hint = ("give the net a Data, HDF5Data, ImageData, MemoryData or DummyData layer",)
             fail(DataError, "input-has-no-data", text, span=model.position, help=hint)

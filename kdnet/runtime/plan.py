@@ -34,6 +34,7 @@ from kdnet.runtime.joining import (
 )
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.solver_states import Resume, load
+from kdnet.runtime.synthetic import with_stand_ins
 from kdnet.schema import Located, read_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import WeightFile
@@ -59,6 +60,7 @@ class TrainOptions:
     full_snapshots: bool = False
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     cache: CacheOptions | None = None
+    synthetic_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,12 @@ def make_plan(options: TrainOptions, log: CaffeLog) -> Plan:
     resume = load(options.snapshot) if options.snapshot else None
     net = train_net(solver, net_path, options, located)
     tests = test_nets(solver, net_path, options, located)
-    check_input_shapes(options.input_shapes, [net, *(net for net, _ in tests)])
+    synthetic = options.synthetic_data
+    nets = [net, *(net for net, _ in tests)]
+    check_input_shapes(options.input_shapes, nets, every_top=synthetic)
+    if synthetic:
+        net, *made = with_stand_ins(nets, options.input_shapes, log)
+        tests = [(other, count) for other, (_, count) in zip(made, tests, strict=True)]
     seed = resolve_seed(options, solver, resume)
     weights = weight_sources(joined, net_path) if joined and net_path else []
     return Plan(options, solver, net_path, net, tests, seed, resume, tuple(weights))
@@ -242,14 +249,19 @@ def _check_tests(solver: SolverModel, nets: int) -> None:
         fail(NetError, "missing-solver-field", text, span=solver.span("test_iter", 0))
 
 
-def check_input_shapes(shapes: Mapping[str, Shape], nets: Sequence[NetModel]) -> None:
+def check_input_shapes(
+    shapes: Mapping[str, Shape], nets: Sequence[NetModel], *, every_top: bool = False
+) -> None:
     """Refuse an ``--input-shape`` of a top that no layer of any of the nets begins with.
+
+    ``every_top`` accepts the other tops of data layers too, for which data are made up.
 
     Raises:
         UsageError: unknown-input.
     """
     tops = {layer.tops[0] for net in nets for layer in net.layers if layer.tops}
-    inputs = {layer.tops[0] for net in nets for layer in net.layers if not layer.bottoms}
+    sources = [layer for net in nets for layer in net.layers if not layer.bottoms]
+    inputs = {top for layer in sources for top in layer.tops[: None if every_top else 1]}
     for name in shapes:
         if name not in inputs:
             what = "is no data layer's first top" if name in tops else "is no top of the net"

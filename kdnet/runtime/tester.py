@@ -18,8 +18,8 @@ from kdnet.graph import Emitter, Tensor
 from kdnet.net import NetModel, NetState, needed, resolve_net
 from kdnet.runtime import log as places
 from kdnet.runtime.device import choose_device
-from kdnet.runtime.engine import Engine
 from kdnet.runtime.feeding import open_sources
+from kdnet.runtime.hosted import open_engine
 from kdnet.runtime.joining import read_named
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
@@ -27,6 +27,7 @@ from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.scoring import Collector, HeadScore, score_head
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.state import StateBuffers
+from kdnet.runtime.synthetic import with_stand_ins
 from kdnet.runtime.trainer import TestNet, evaluation_batches
 from kdnet.schema import Located
 from kdnet.schema import kdnet_pb2 as pb
@@ -49,6 +50,7 @@ class TestOptions:
     stages: tuple[str, ...] = ()
     allow_unloaded: bool = False
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    synthetic_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def test_net(
     located = named.located
     net = _resolved(located, pb.TEST, options)
     shapes = options.input_shapes
-    check_input_shapes(shapes, [net])
+    check_input_shapes(shapes, [net], every_top=options.synthetic_data)
+    if options.synthetic_data:
+        (net,) = with_stand_ins([net], shapes, log)
     files = [*named.files, *(read_weights(path) for path in options.weights)]
     watched = _Watched(_pairs(located, options), files, log)
     evaluation = compile_evaluation(
@@ -106,7 +110,7 @@ def test_net(
     )
     for line in audit.text().splitlines():
         log.line(places.OWN, line)
-    engine = Engine(evaluation.program, device, values)
+    engine = open_engine(evaluation.program, evaluation.hosted, device, values)
     log.line("caffe.cpp:285", f"Running for {options.iterations} iterations.")
     found = Collector(watched.heads)
     with ExitStack() as opened:
