@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdnet.errors import Diagnostic
-from kdnet.weights import Audit, WeightFile, audit_weights, read_weights
+from kdnet.weights import Audit, LayerBlobs, stream_weights
+from kdnet.weights.audit import HeldFile, HeldLayer, audit_layers, non_finite
 from weights_tools.matching import near_misses
 from weights_tools.nets import NetChoice, net_targets
-from weights_tools.parameters import LayerInfo
+from weights_tools.parameters import LayerInfo, layer_info
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,35 @@ class FileAudit:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """A file that was read a layer at a time, of whose numbers none is kept."""
+
+    held: HeldFile
+    layers: tuple[LayerInfo, ...]
+
+    @classmethod
+    def of(cls, path: str) -> Survey:
+        """Read a file of any format.
+
+        Raises:
+            WeightsError: as :func:`kdnet.weights.read_weights`.
+        """
+        _, stream = stream_weights(path)
+        found = [(layer_info(layer), _held(layer)) for layer in stream.layers]
+        held = HeldFile(path, tuple(one for _, one in found), stream.doubts)
+        return cls(held, tuple(info for info, _ in found))
+
+    def spare(self, wanted: set[str]) -> list[LayerInfo]:
+        """The layers that the net does not name."""
+        return [layer for layer in self.layers if layer.shapes and layer.name not in wanted]
+
+
+def _held(layer: LayerBlobs) -> HeldLayer:
+    counts = [non_finite(blob) for blob in layer.blobs]
+    return HeldLayer(layer.name, layer.shapes, lambda _: counts)
+
+
 def audit_files(
     paths: Sequence[str], choice: NetChoice, *, allow_unloaded: bool = False
 ) -> FileAudit:
@@ -59,23 +89,14 @@ def audit_files(
             :attr:`FileAudit.faults`.
     """
     targets = net_targets(choice)
-    files = [read_weights(path) for path in paths]
-    _, audit = audit_weights(targets, files, allow_unloaded=allow_unloaded)
+    files = [Survey.of(path) for path in paths]
+    audit = audit_layers(targets, [file.held for file in files], allow_unloaded=allow_unloaded)
     wanted = {target.layer for target in targets}
     empty = {row.layer for row in audit.rows if row.status == "filler"}
     unfilled = [target for target in targets if target.layer in empty]
     near = [
-        NearMiss(target.layer, file.path, layer, fitting)
+        NearMiss(target.layer, file.held.path, layer, fitting)
         for file in files
-        for target, layer, fitting in near_misses(unfilled, _spare(file, wanted))
+        for target, layer, fitting in near_misses(unfilled, file.spare(wanted))
     ]
     return FileAudit(audit, tuple(near))
-
-
-def _spare(file: WeightFile, wanted: set[str]) -> list[LayerInfo]:
-    """The layers of a file that the net does not name."""
-    return [
-        LayerInfo(layer.name, layer.type, tuple(blob.shape for blob in layer.blobs), layer.stored)
-        for layer in file.layers
-        if layer.blobs and layer.name not in wanted
-    ]

@@ -73,7 +73,7 @@ class Weights(Mapping[str, Array]):
         else:
             _, stream = stream_weights(self.path, flattened)
             self.net_name = stream.net_name
-            self.layers = tuple(map(_info, stream.layers))
+            self.layers = tuple(map(layer_info, stream.layers))
         self._places = _places(self.layers)
         self._cursor: Iterator[tuple[int, LayerBlobs]] = iter(())
         self._current: tuple[int, LayerBlobs] | None = None
@@ -145,9 +145,10 @@ def open_weights(
     return Weights(path, flattened)
 
 
-def _info(layer: LayerBlobs) -> LayerInfo:
+def layer_info(layer: LayerBlobs) -> LayerInfo:
+    """What is known of a layer without its numbers."""
     stored = layer.stored or tuple(blob.dtype.name for blob in layer.blobs)
-    return LayerInfo(layer.name, layer.type, tuple(b.shape for b in layer.blobs), stored)
+    return LayerInfo(layer.name, layer.type, layer.shapes, stored)
 
 
 def _wire_info(net: WireNet, index: int) -> LayerInfo:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.errors import Diagnostic, Note, Span, WeightsError
-from kdnet.weights.model import LayerBlobs, WeightFile
+from kdnet.weights.model import Array, LayerBlobs, WeightFile
 
 Shape = tuple[int, ...]
 Values = dict[tuple[str, int], NDArray[np.float32]]
@@ -90,6 +91,27 @@ class Audit:
         return text
 
 
+@dataclass(frozen=True)
+class HeldLayer:
+    """A layer of a file; ``take`` loads it and counts the values of each blob that are no numbers.
+
+    It is called with the layer of the net that this one fills, if it fills one.
+    """
+
+    name: str
+    shapes: tuple[Shape, ...]
+    take: Callable[[Target], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class HeldFile:
+    """A file: its layers in order, and what a user should know of how they were understood."""
+
+    path: str
+    layers: tuple[HeldLayer, ...]
+    doubts: tuple[str, ...] = ()
+
+
 def assign(
     targets: Sequence[Target], files: Sequence[WeightFile], *, allow_unloaded: bool = False
 ) -> tuple[Values, Audit]:
@@ -122,9 +144,24 @@ def audit_weights(
     targets: Sequence[Target], files: Sequence[WeightFile], *, allow_unloaded: bool = False
 ) -> tuple[Values, Audit]:
     """As :func:`assign`, but faults are left in :attr:`Audit.faults` instead of raised."""
+    values: Values = {}
+    held = [
+        HeldFile(
+            file.path,
+            tuple(HeldLayer(x.name, x.shapes, partial(_take, values, x)) for x in file.layers),
+            file.doubts,
+        )
+        for file in files
+    ]
+    return values, audit_layers(targets, held, allow_unloaded=allow_unloaded)
+
+
+def audit_layers(
+    targets: Sequence[Target], files: Sequence[HeldFile], *, allow_unloaded: bool = False
+) -> Audit:
+    """The account of :func:`audit_weights`, of files whose numbers need not be in memory."""
     indexes = [_by_name(file) for file in files]
     wanted = {target.layer for target in targets}
-    values: Values = {}
     rows: list[AuditRow] = []
     faults: list[Diagnostic] = []
     warnings = [f'"{file.path}": {doubt}' for file in files for doubt in file.doubts]
@@ -134,9 +171,7 @@ def audit_weights(
         faults += found
         rows.append(_row(target, file, found=layer is not None, misfits=bool(found)))
         if layer is not None and not found:
-            taken = _take(target, layer)
-            warnings += _non_finite(file, taken)
-            values |= taken
+            warnings += _non_finite(file, target, layer.take(target))
     unloaded = _unloaded(targets, rows)
     if allow_unloaded:
         warnings += [
@@ -151,7 +186,7 @@ def audit_weights(
         for file, index in zip(files, indexes, strict=True)
         if (names := tuple(name for name in index if name not in wanted))
     )
-    return values, Audit(tuple(rows), ignored, tuple(warnings), tuple(faults))
+    return Audit(tuple(rows), ignored, tuple(warnings), tuple(faults))
 
 
 def _row(target: Target, file: str, *, found: bool, misfits: bool) -> AuditRow:
@@ -176,19 +211,19 @@ def same_shape(stored: Shape, wanted: Shape) -> bool:
     return len(stored) == _LEGACY_AXES and padding >= 0 and stored == (1,) * padding + wanted
 
 
-def _by_name(file: WeightFile) -> dict[str, LayerBlobs]:
+def _by_name(file: HeldFile) -> dict[str, HeldLayer]:
     """The layers with blobs; of several with one name the first."""
-    found: dict[str, LayerBlobs] = {}
+    found: dict[str, HeldLayer] = {}
     for layer in file.layers:
-        if layer.blobs:
+        if layer.shapes:
             found.setdefault(layer.name, layer)
     return found
 
 
-def _repeated(file: WeightFile) -> list[str]:
+def _repeated(file: HeldFile) -> list[str]:
     counts: dict[str, int] = {}
     for layer in file.layers:
-        if layer.blobs:
+        if layer.shapes:
             counts[layer.name] = counts.get(layer.name, 0) + 1
     return [
         f'"{file.path}" holds layer "{name}" {count} times; the first one counts'
@@ -198,10 +233,12 @@ def _repeated(file: WeightFile) -> list[str]:
 
 
 def _find(
-    target: Target, files: Sequence[WeightFile], indexes: Sequence[dict[str, LayerBlobs]]
-) -> tuple[str, LayerBlobs | None, list[Diagnostic]]:
+    target: Target, files: Sequence[HeldFile], indexes: Sequence[dict[str, HeldLayer]]
+) -> tuple[str, HeldLayer | None, list[Diagnostic]]:
     """The last file with the target's layer, that layer, and the misfits of every such file."""
-    path, layer, faults = "", None, []
+    path = ""
+    layer: HeldLayer | None = None
+    faults: list[Diagnostic] = []
     for file, index in zip(files, indexes, strict=True):
         if target.layer in index:
             path, layer = file.path, index[target.layer]
@@ -209,45 +246,54 @@ def _find(
     return path, layer, faults
 
 
-def _misfits(target: Target, path: str, layer: LayerBlobs) -> list[Diagnostic]:
+def _misfits(target: Target, path: str, layer: HeldLayer) -> list[Diagnostic]:
     advice = (
         "to learn this layer from scratch, rename it in the net",
         f"to load another layer into it, rename that layer: kdnet weights rename {_quote(path)} "
         f"-o OUT --map OTHER={_quote(target.layer)}",
     )
-    if len(layer.blobs) != len(target.shapes):
+    if len(layer.shapes) != len(target.shapes):
         message = (
             f'layer "{target.layer}" takes {len(target.shapes)} blobs, '
-            f'but "{path}" has {len(layer.blobs)} for it'
+            f'but "{path}" has {len(layer.shapes)} for it'
         )
         return [Diagnostic("weights-blob-count", message, target.span, help=advice)]
     return [
         Diagnostic(
             "weights-shape-mismatch",
             f'blob {index} of layer "{target.layer}" has shape {shape}, '
-            f'but "{path}" holds shape {blob.shape}',
+            f'but "{path}" holds shape {stored}',
             target.span,
             help=advice,
         )
-        for index, (shape, blob) in enumerate(zip(target.shapes, layer.blobs, strict=True))
-        if not same_shape(blob.shape, shape)
+        for index, (shape, stored) in enumerate(zip(target.shapes, layer.shapes, strict=True))
+        if not same_shape(stored, shape)
     ]
 
 
-def _take(target: Target, layer: LayerBlobs) -> Values:
+def _take(values: Values, layer: LayerBlobs, target: Target) -> list[int]:
     # A double beyond float32's range becomes infinite; the account says so.
     with np.errstate(over="ignore"):
-        return {
+        taken = {
             (target.layer, index): blob.astype(np.float32, copy=False).reshape(shape)
             for index, (shape, blob) in enumerate(zip(target.shapes, layer.blobs, strict=True))
         }
+    values |= taken
+    return [non_finite(blob) for blob in taken.values()]
 
 
-def _non_finite(path: str, values: Values) -> list[str]:
+def non_finite(blob: Array) -> int:
+    """How many values of a blob are not finite as float32."""
+    with np.errstate(over="ignore"):
+        return blob.size - int(np.isfinite(blob.astype(np.float32, copy=False)).sum())
+
+
+def _non_finite(path: str, target: Target, counts: Sequence[int]) -> list[str]:
     return [
-        f'blob {index} of layer "{name}" in "{path}" has values that are not finite: {count}'
-        for (name, index), blob in values.items()
-        if (count := blob.size - int(np.isfinite(blob).sum()))
+        f'blob {index} of layer "{target.layer}" in "{path}" has values that are not finite: '
+        f"{count}"
+        for index, count in enumerate(counts)
+        if count
     ]
 
 
@@ -262,8 +308,8 @@ def _unloaded(targets: Sequence[Target], rows: Sequence[AuditRow]) -> list[Targe
 def _unloaded_faults(
     unloaded: Sequence[Target],
     wanted: set[str],
-    files: Sequence[WeightFile],
-    indexes: Sequence[dict[str, LayerBlobs]],
+    files: Sequence[HeldFile],
+    indexes: Sequence[dict[str, HeldLayer]],
 ) -> list[Diagnostic]:
     """One fault a layer; the advice that is the same for all stands with the first."""
     general = [
@@ -290,8 +336,8 @@ def _unloaded_faults(
 def _candidates(
     target: Target,
     wanted: set[str],
-    files: Sequence[WeightFile],
-    indexes: Sequence[dict[str, LayerBlobs]],
+    files: Sequence[HeldFile],
+    indexes: Sequence[dict[str, HeldLayer]],
 ) -> tuple[tuple[Note, ...], tuple[str, ...]]:
     """Layers of the files that the target may have meant: of the same shapes, or a near name."""
     spare = [
@@ -303,7 +349,7 @@ def _candidates(
     fitting = [found for found in spare if _fits(target, found[2])]
     if fitting:
         _, path, layer = max(fitting, key=lambda found: found[0])
-        shapes = ", ".join(str(blob.shape) for blob in layer.blobs)
+        shapes = ", ".join(map(str, layer.shapes))
         more = f" ({len(fitting)} layers fit)" if len(fitting) > 1 else ""
         note = Note(f'"{path}" has layer "{layer.name}" of the same shapes {shapes}{more}')
         mapping = f"{_quote(layer.name)}={_quote(target.layer)}"
@@ -320,12 +366,12 @@ def _likeness(name: str, other: str) -> float:
     return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
 
 
-def _fits(target: Target, layer: LayerBlobs) -> bool:
-    return len(layer.blobs) == len(target.shapes) and not _misfits(target, "", layer)
+def _fits(target: Target, layer: HeldLayer) -> bool:
+    return len(layer.shapes) == len(target.shapes) and not _misfits(target, "", layer)
 
 
 def _unused(
-    files: Sequence[WeightFile], indexes: Sequence[dict[str, LayerBlobs]], wanted: set[str]
+    files: Sequence[HeldFile], indexes: Sequence[dict[str, HeldLayer]], wanted: set[str]
 ) -> list[str]:
     return [
         f'nothing was loaded from "{file.path}": '

@@ -30,6 +30,11 @@ class LayerBlobs:
     message: bytes = b""
     diffs: tuple[Array, ...] = ()
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each blob."""
+        return tuple(blob.shape for blob in self.blobs)
+
 
 @dataclass(frozen=True, eq=False)
 class WeightFile:
