@@ -25,6 +25,8 @@ from collections.abc import Callable
 def offered(package: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package that offers what its source imports.
 
+    A name that the package imports from itself is a module of its own.
+
     The source is read rather than a table beside it, so that no name is written once more.
     """
     places = _imported_names(package)
@@ -33,6 +35,8 @@ def offered(package: str) -> tuple[Callable[[str], object], Callable[[], list[st
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name)
         module, original = places[name]
+        if module == package:
+            return importlib.import_module(f"{package}.{original}")
         found: object = getattr(importlib.import_module(module), original)
         # From now on the name is found without coming here.
         setattr(sys.modules[package], name, found)

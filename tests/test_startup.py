@@ -157,6 +157,34 @@ def test_a_package_imports_the_module_of_the_name_that_is_asked_for() -> None:
     assert HEAVY & found == set()
 
 
+LAZY = """
+from typing import TYPE_CHECKING
+from kdnet.lazily import offered
+if TYPE_CHECKING:
+    from {name} import inner
+    from {name}.other import one as two
+else:
+    __getattr__, __dir__ = offered(__name__)
+"""
+
+
+def test_a_package_offers_modules_and_names_under_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"offering_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text(LAZY.format(name=name))
+    (tmp_path / name / "inner.py").write_text("value = 3")
+    (tmp_path / name / "other.py").write_text("one = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    package = importlib.import_module(name)
+    assert {"inner", "two"} <= set(dir(package))
+    assert f"{name}.inner" not in sys.modules
+    assert (package.inner.value, package.two) == (3, 1)
+    with pytest.raises(AttributeError, match="has no attribute 'one'"):
+        package.one  # noqa: B018  # asking is what is tested
+
+
 def test_a_lazy_module_has_what_the_module_has() -> None:
     lazy = LazyModule("colorsys")
     sys.modules.pop("colorsys", None)
