@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gradcheck import Check, Program, Traced, onnxruntime_run, reference
 from layer_programs import declared_weights, emitted, layer_model
+from small_nets import ok, run
 
 from kdnet.errors import SchemaError
 from kdnet.graph import Emitter, Tensor
@@ -212,3 +213,58 @@ def test_the_blobs_of_a_batch_norm_fit_as_the_forks_shape_them(
     stored: tuple[int, ...], fits: bool
 ) -> None:
     assert same_shape(stored, (1, 3, 1, 1)) is fits
+
+
+# A teacher and a student as yjxiong/caffe's nets write them: two params for four blobs, and a
+# teacher whose BN is frozen whatever they say.
+NET = """
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: 4 dim: 2 dim: 3 dim: 3 } shape { dim: 4 }
+    data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 } } }
+layer { name: "bn" type: "BN" bottom: "data" top: "bn"
+  param { lr_mult: 1 decay_mult: 0 } param { lr_mult: 1 decay_mult: 0 }
+  bn_param { frozen: true slope_filler { value: 1 } bias_filler { value: 0 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "bn" top: "fc"
+  param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param { num_output: 3 } }
+layer { name: "s-bn" type: "BN" bottom: "data" top: "s-bn"
+  param { lr_mult: 1 decay_mult: 0 } param { lr_mult: 1 decay_mult: 0 }
+  bn_param { slope_filler { type: "constant" value: 1 } bias_filler { value: 0 } } }
+layer { name: "s-fc" type: "InnerProduct" bottom: "s-bn" top: "s-fc"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "fc-scale" type: "Power" bottom: "fc" top: "fc-scale" power_param { scale: 0.5 } }
+layer { name: "s-fc-scale" type: "Power" bottom: "s-fc" top: "s-fc-scale"
+  power_param { scale: 0.5 } }
+layer { name: "kd-loss" type: "SoftmaxWithCrossEntropyLoss" bottom: "s-fc-scale"
+  bottom: "fc-scale" top: "kd-loss" propagate_down: true propagate_down: false
+  loss_weight: 0.25 }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s-fc" bottom: "label" top: "loss" }
+"""
+SOLVER = """net: "kd.prototxt" base_lr: 0.5 lr_policy: "fixed" max_iter: 2 random_seed: 1
+snapshot_prefix: "kd" solver_mode: CPU
+"""
+
+
+def test_a_frozen_batch_norm_is_a_teacher_s_and_a_student_s_follows_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kd.prototxt").write_text(NET)
+    Path("kd_solver.prototxt").write_text(SOLVER)
+    refused = run("train", "kd_solver.prototxt")
+    assert refused.code == 1
+    assert 'frozen layer "bn" was filled by no file' in refused.faults
+    # Blobs of BN are rows in the files of some forks.
+    Path("teacher.caffemodel").write_bytes(
+        wire_layer("bn", "BN", *(blob(1, 2) for _ in range(4)))
+        + wire_layer("fc", "InnerProduct", blob(3, 18), blob(3))
+    )
+    ok("train", "kd_solver.prototxt", "--weights", "teacher.caffemodel")
+    layers = {layer.name: layer.blobs for layer in read_weights("kd_iter_2.caffemodel").layers}
+    assert set(layers) == {"s-bn", "s-fc"}
+    slope, bias, mean, variance = layers["s-bn"]
+    assert slope.shape == (1, 2, 1, 1)
+    assert not np.allclose(slope, 1)
+    assert not np.allclose(bias, 0)
+    assert np.all(mean != 0)
+    # Two steps of momentum 0.9 from 0 towards a variance of about 1.
+    np.testing.assert_allclose(variance, 0.19, atol=0.1)
