@@ -365,8 +365,8 @@ def test_what_is_not_kept_is_named() -> None:
 
 
 def test_what_is_not_certain_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(path: str, flattened: object) -> tuple[object, Stream]:
-        found, stream = stream_weights(path)
+    def stream(path: str, flattened: dict[str, int]) -> tuple[object, Stream]:
+        found, stream = stream_weights(path, flattened)
         return found, replace(stream, doubts=("columns may be in another order",))
 
     monkeypatch.setattr("weights_tools.show.stream_weights", stream)
