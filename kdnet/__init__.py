@@ -10,9 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from kdnet import io, layers
+    from kdnet import io, layers, proto
     from kdnet.api.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
     from kdnet.api.net import Net
+    from kdnet.api.solver import (
+        AdaDeltaSolver,
+        AdaGradSolver,
+        AdamSolver,
+        NesterovSolver,
+        RMSPropSolver,
+        SGDSolver,
+        Solver,
+        get_solver,
+    )
+    from kdnet.layers.python import Layer
     from kdnet.layers.spec import NetSpec, layer_type_list, params, to_proto
 
 __version__ = "0.1.0"
@@ -23,13 +34,23 @@ TEST: Final = 1
 __all__ = [
     "TEST",
     "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "NesterovSolver",
+    "Layer",
     "Net",
     "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
     "__version__",
+    "get_solver",
     "io",
     "layer_type_list",
     "layers",
     "params",
+    "proto",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
@@ -39,12 +60,22 @@ __all__ = [
 
 # The module of each name; a name that is a module itself has none to be looked up in.
 _PLACES: dict[str, str] = {
+    "get_solver": "kdnet.api.solver",
+    "Solver": "kdnet.api.solver",
+    "SGDSolver": "kdnet.api.solver",
+    "RMSPropSolver": "kdnet.api.solver",
+    "NesterovSolver": "kdnet.api.solver",
+    "AdamSolver": "kdnet.api.solver",
+    "AdaGradSolver": "kdnet.api.solver",
+    "AdaDeltaSolver": "kdnet.api.solver",
+    "Layer": "kdnet.layers.python",
     "Net": "kdnet.api.net",
     "NetSpec": "kdnet.layers.spec",
     "io": "",
     "layer_type_list": "kdnet.layers.spec",
     "layers": "",
     "params": "kdnet.layers.spec",
+    "proto": "",
     "set_device": "kdnet.api.mode",
     "set_mode_cpu": "kdnet.api.mode",
     "set_mode_gpu": "kdnet.api.mode",

@@ -29,7 +29,7 @@ def gradients(
     # In the order given: a set's would differ from one compilation to the next.
     targets = tuple(dict.fromkeys(wanted))
     ops = list(g.ops)
-    active = _reached(ops, targets)
+    active = reached(ops, targets)
     found: dict[Tensor, list[Tensor]] = {}
     for tensor, seed in seeds:
         if tensor in active:
@@ -43,7 +43,7 @@ def gradients(
     return {tensor: _total(g, tensor, found[tensor]) for tensor in targets if tensor in found}
 
 
-def _reached(ops: Sequence[Op], targets: Iterable[Tensor]) -> set[Tensor]:
+def reached(ops: Sequence[Op], targets: Iterable[Tensor]) -> set[Tensor]:
     """The float tensors that depend on a target through differentiable ops."""
     active = set(targets)
     for op in ops:

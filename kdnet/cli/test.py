@@ -26,6 +26,7 @@ from kdnet.cli._caffe_flags import (
     stop_request,
     tell_ignored,
 )
+from kdnet.cli._python import add_python, python_layers
 
 if TYPE_CHECKING:
     from kdnet.runtime import Scores
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gpu(parser)
     add_state(parser)
     add_synthetic(parser)
+    add_python(parser)
     add_signals(parser)
     add_glog(parser)
 
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     )
     log = CaffeLog(sys.stderr)
     tell_ignored(options, log)
-    with stop_request(options) as stop:
+    with python_layers(options), stop_request(options) as stop:
         scores = test_net(wanted, log, stop)
     _print(scores, options.json)
     leave_if_stopped(scores, wanted, stop)

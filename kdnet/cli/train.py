@@ -33,6 +33,7 @@ from kdnet.cli._caffe_flags import (
     tell_ignored,
 )
 from kdnet.cli._progress import progress
+from kdnet.cli._python import add_python, python_layers
 from kdnet.errors import UsageError, fail
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_cache(parser)
     add_state(parser)
     add_synthetic(parser)
+    add_python(parser)
     add_signals(parser)
     add_glog(parser)
 
@@ -89,8 +91,11 @@ def _cache(options: argparse.Namespace) -> CacheOptions | None:
     """What is kept of a teacher.
 
     Raises:
-        UsageError: cache-without-folder.
+        UsageError: cache-without-folder, cache-with-python.
     """
+    if options.cache_teacher and options.allow_python:
+        text = "--cache-teacher cannot tell what Python layers make of a record"
+        fail(UsageError, "cache-with-python", text, help=("leave out one of the two flags",))
     if options.cache_teacher:
         from kdnet.data.teacher_cache import CacheOptions
 
@@ -134,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
         full_snapshots=options.full,
         cache=_cache(options),
     )
-    with closing(CaffeLog(sys.stderr, options.log)) as log:
+    with python_layers(options), closing(CaffeLog(sys.stderr, options.log)) as log:
         tell_ignored(options, log)
         with closing(prepare(wanted, log)) as run, stop_request(options) as stop, progress(run):
             Trainer(run).solve(stop)

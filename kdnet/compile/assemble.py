@@ -74,6 +74,7 @@ class _Inputs:
     frozen: list[Tensor] = field(default_factory=list)
     rate: list[Tensor] = field(default_factory=list)
     scalars: list[Tensor] = field(default_factory=list)
+    hosted: list[Tensor] = field(default_factory=list)
 
 
 def _classify(
@@ -88,6 +89,7 @@ def _classify(
         (noisy, found.noise),
         (frozen, found.frozen),
         (scheduled, found.scalars),
+        (forward.trace.made_on_host, found.hosted),
         (state, []),
     ]
     for tensor in needed:
@@ -112,7 +114,15 @@ def assemble(
     found = _classify(forward, outside(g.ops, every.values()), set(state), frozen)
     model = to_model(
         g.ops,
-        [*found.data, *found.noise, *found.reads, *state, *found.rate, *found.scalars],
+        [
+            *found.data,
+            *found.noise,
+            *found.hosted,
+            *found.reads,
+            *state,
+            *found.rate,
+            *found.scalars,
+        ],
         every,
         name=name,
         initializers=dict.fromkeys(found.frozen),
@@ -122,6 +132,7 @@ def assemble(
     return Program(
         model,
         data={tensor.name: tensor.shape for tensor in found.data},
+        hosted={tensor.name: tensor.shape for tensor in found.hosted},
         noise=tuple(NoiseSlot(t.name, layer_of[t], t.shape) for t in found.noise),
         reads=tuple(tensor.name for tensor in found.reads),
         state=tuple(StateSlot(t.name, next_name(t), t.shape) for t in state),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kdnet.compile.assemble import assemble, loss_outputs, watch
 from kdnet.compile.forward import Forward, trace_forward
+from kdnet.compile.hosted import HostedStep, steps_before
 from kdnet.compile.program import Program, WeightSlot
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import LayerError, fail
@@ -19,11 +20,15 @@ Watching = Callable[[Forward], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A compiled forward pass; ``program.reads`` are weights bound from the training run."""
+    """A compiled forward pass; ``program.reads`` are weights bound from the training run.
+
+    ``hosted`` are the Python layers, by whose results the program is fed.
+    """
 
     net: NetModel
     weights: tuple[WeightSlot, ...]
     program: Program
+    hosted: tuple[HostedStep, ...] = ()
 
 
 def compile_evaluation(
@@ -65,5 +70,7 @@ def compile_evaluation(
     if watching is not None:
         outputs |= watch(forward, watching(forward), outputs)
     program = assemble(net.phase_name.lower(), forward, outputs, (), frozen)
-    used = {*program.frozen, *program.reads}
-    return Evaluation(net, tuple(slot for slot in weights if slot.name in used), program)
+    steps = tuple(steps_before(forward, frozen))
+    every = (program, *(part for step in steps for part in step.programs))
+    used = {name for part in every for name in (*part.frozen, *part.reads)}
+    return Evaluation(net, tuple(slot for slot in weights if slot.name in used), program, steps)

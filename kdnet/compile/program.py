@@ -99,16 +99,17 @@ class Report:
 class Program:
     """One model and the meaning of its inputs and outputs.
 
-    Inputs are ``data`` (fed from sources), ``noise``, ``reads`` (values bound and left alone),
-    ``state`` (bound, and replaced by their following value), the learning rate ``RATE`` and other
-    ``scalars``. Outputs are the following state, ``reports``, the total loss, and ``watched``:
-    whatever else was asked for, by name.
+    Inputs are ``data`` (fed from sources), ``hosted`` (made by Python layers), ``noise``,
+    ``reads`` (values bound and left alone), ``state`` (bound, and replaced by their following
+    value), the learning rate ``RATE`` and other ``scalars``. Outputs are the following state,
+    ``reports``, the total loss, and ``watched``: whatever else was asked for, by name.
     ``frozen`` weights are declared in the model and handed to the session. ``loss_span`` is where
     the first loss stands.
     """
 
     model: onnx.ModelProto
     data: dict[str, Shape] = field(default_factory=dict)
+    hosted: dict[str, Shape] = field(default_factory=dict)
     noise: tuple[NoiseSlot, ...] = ()
     reads: tuple[str, ...] = ()
     state: tuple[StateSlot, ...] = ()

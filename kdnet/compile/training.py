@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from kdnet.autodiff import gradients
 from kdnet.compile.assemble import Pair, assemble, loss_outputs, next_name
 from kdnet.compile.forward import Forward, trace_forward
+from kdnet.compile.hosted import (
+    Carried,
+    HostedStep,
+    back_through,
+    steps_around,
+    steps_before,
+)
 from kdnet.compile.program import RATE, Program, StateSlot, WeightSlot
 from kdnet.compile.scheduled import check_schedules, rate_factors
 from kdnet.compile.weights import weight_slots
@@ -32,7 +39,8 @@ class Training:
     ``main`` takes the data. With iter_size 1 it is the whole step and ``update`` is None; else it
     adds its gradients to ``accumulators``, which ``update`` then consumes. ``histories`` maps
     each history input to the weight it belongs to. ``schedules`` are the numbers to be fed in each
-    iteration: the solver file's, then those that the update rule itself needs.
+    iteration: the solver file's, then those that the update rule itself needs. ``hosted`` are the
+    Python layers, by whose results ``main`` is fed.
     """
 
     net: NetModel
@@ -43,6 +51,7 @@ class Training:
     update: Program | None = None
     accumulators: tuple[StateSlot, ...] = ()
     schedules: tuple[Schedule, ...] = ()
+    hosted: tuple[HostedStep, ...] = ()
 
     @property
     def live(self) -> frozenset[str]:
@@ -65,35 +74,37 @@ def compile_training(
     """
     schedules = schedules_of(solver, net)
     forward = trace_forward(net, Emitter(provider=provider), input_shapes, schedules)
-    slopes = _gradients(forward)
+    slopes, carried = _gradients(forward)
     check_schedules(forward, slopes)
     weights = weight_slots(forward.weights, frozenset(slopes), frozenset(forward.trace.updates))
     frozen_names = {slot.name for slot in weights if slot.role == "frozen"}
     frozen = frozenset(t for t in forward.weights if t.name in frozen_names)
     statistics = list(forward.trace.updates.items())
+    steps = steps_around(forward, steps_before(forward, frozen), carried, frozen)
     losses = loss_outputs(forward)
     iter_size = max(1, solver.message.iter_size)
     moving = (*schedules, *numbers_of(transforms_of(solver)))
     if iter_size == 1:
         pairs, histories = _emit_update(forward, solver, slopes)
         main = assemble("step", forward, losses, [*pairs, *statistics], frozen)
-        return Training(net, weights, histories, iter_size, main, schedules=moving)
+        return Training(net, weights, histories, iter_size, main, schedules=moving, hosted=steps)
     held, sums = _emit_accumulators(forward, slopes)
     main = assemble("gradient", forward, losses, [*sums, *statistics], frozen)
     pairs, histories = _emit_update(forward, solver, held)
     update = assemble("update", forward, {}, pairs, frozen)
     slots = tuple(StateSlot(t.name, next_name(t), t.shape) for t in held.values())
-    return Training(net, weights, histories, iter_size, main, update, slots, moving)
+    return Training(net, weights, histories, iter_size, main, update, slots, moving, steps)
 
 
-def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
-    """The loss's gradient by weight, for the weights that are trained."""
+def _gradients(forward: Forward) -> tuple[dict[Tensor, Tensor], Carried]:
+    """The loss's gradient by trained weight, and how it passes the Python layers."""
     g = forward.g
     wanted = [tensor for tensor, blob in forward.weights.items() if blob.lr_mult != 0]
     seeds = []
     for loss in forward.losses:
         with g.scope("grad/loss", str(loss.layer.position or "")):
             seeds.append((loss.top, g.expand(g.like(loss.factor, loss.top), loss.top.shape)))
+    carried = back_through(forward, seeds, wanted)
     with g.scope("grad", forward.source):
         found = gradients(g, seeds, wanted)
     if not found:
@@ -101,7 +112,7 @@ def _gradients(forward: Forward) -> dict[Tensor, Tensor]:
         reason = without if forward.losses else "it has no loss"
         text = f'net "{forward.net.name}" has nothing to train: {reason}'
         fail(LayerError, "nothing-to-train", text, span=forward.net.source.span(()))
-    return {tensor: found[tensor] for tensor in wanted if tensor in found}
+    return {tensor: found[tensor] for tensor in wanted if tensor in found}, carried
 
 
 def _emit_accumulators(

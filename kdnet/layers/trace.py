@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kdnet.errors import Span
 from kdnet.graph import Emitter, Tensor
+
+if TYPE_CHECKING:
+    from kdnet.layers.python.layer import Hosted
 
 
 def scalar_name(layer: str, field_name: str) -> str:
@@ -43,7 +47,8 @@ class Trace:
 
     ``scheduled`` are the (layer, field) pairs that the solver moves while it trains; ``scalars``
     the inputs by which they reach the graph; ``asked`` the numbers by layer that can be scheduled.
-    ``batch_sizes`` are those of the layers that read data.
+    ``batch_sizes`` are those of the layers that read data; ``hosted`` are layers in Python, and
+    ``made_on_host`` the inputs that they fill.
     """
 
     noise: list[Noise] = field(default_factory=list)
@@ -52,9 +57,10 @@ class Trace:
     data: dict[str, Tensor] = field(default_factory=dict)
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     batch_sizes: dict[str, int] = field(default_factory=dict)
+    hosted: list[Hosted] = field(default_factory=list)
+    made_on_host: set[Tensor] = field(default_factory=set)
     scheduled: frozenset[tuple[str, str]] = frozenset()
     scalars: dict[tuple[str, str], Tensor] = field(default_factory=dict)
-
     asked: dict[str, list[str]] = field(default_factory=dict)
 
     def scalar(self, g: Emitter, layer: str, name: str) -> Tensor:

@@ -34,6 +34,10 @@ def thread_count() -> int:
 class Engine:
     """A session of one program.
 
+    Attributes:
+        program: the program.
+        feeding: what a batch must feed: more than the program's own where others run with it.
+
     Args:
         program: the model and the meaning of its inputs.
         device: where it runs.
@@ -53,6 +57,7 @@ class Engine:
         profile_in: str = "",
     ) -> None:
         self.program = program
+        self.feeding = program
         self.device = device
         self._profile_in = profile_in
         self._ort = onnxruntime()
@@ -70,7 +75,7 @@ class Engine:
 
     def _fixed_inputs(self) -> dict[str, Any]:
         program = self.program
-        shapes: dict[str, tuple[int, ...]] = dict(program.data)
+        shapes: dict[str, tuple[int, ...]] = program.data | program.hosted
         shapes |= {slot.name: slot.shape for slot in program.noise}
         shapes |= dict.fromkeys(self._scalars, ())
         return {name: self._empty(shape) for name, shape in shapes.items()}
@@ -163,7 +168,11 @@ class Engine:
         self, binding: Any, feeds: Mapping[str, Array], scalars: Mapping[str, float]
     ) -> list[Any]:
         """Hand over data, noise and scalars; what must stay alive while the run lasts."""
-        fed = [*self.program.data, *(slot.name for slot in self.program.noise)]
+        fed = [
+            *self.program.data,
+            *self.program.hosted,
+            *(slot.name for slot in self.program.noise),
+        ]
         arrays = {name: np.ascontiguousarray(feeds[name], np.float32) for name in fed}
         for name in self._scalars:
             arrays[name] = np.array(scalars.get(name, 0.0), np.float32)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdnet.compile import Training
+from kdnet.compile import Program, Training
 from kdnet.compile.program import LOSS, RATE
 from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
+from kdnet.runtime.hosted import open_engine
 from kdnet.runtime.state import StateBuffers
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ class Stepper:
         self.training = training
         self._values = values
         self.buffers = StateBuffers(device, self._first_state(history or {}))
-        self._main = Engine(training.main, device, values, threads)
+        self._main = open_engine(training.main, training.hosted, device, values, threads)
         self._update = (
             Engine(training.update, device, values, threads) if training.update else None
         )
@@ -83,6 +84,11 @@ class Stepper:
             self._update.run(self.buffers, {}, scalars)
         values[LOSS] = np.array(total / size, np.float32)
         return values
+
+    @property
+    def feeding(self) -> Program:
+        """What a batch must feed."""
+        return self._main.feeding
 
     def look(self, feeds: Feeds, scheduled: Mapping[str, float] | None = None) -> dict[str, Array]:
         """The reports of a batch, with the state left as it is."""

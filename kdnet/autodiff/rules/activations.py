@@ -115,6 +115,24 @@ def tanh_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     return (g.mul(dy, g.sub(1.0, g.square(call.y))),)
 
 
+@vjp("SigmoidOfStep")
+def sigmoid_of_step_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """σ(x) ⇒ dx = t − t·y, t = dy·y: the same, and every node of it waits for dy.
+
+    What waits for y alone is ready long before it is wanted; ONNX Runtime keeps such nodes in a
+    sorted list while it orders a graph, so an unrolled layer with some in each step would load in
+    a time quadratic in its steps.
+    """
+    passed = g.mul(dy, call.y)
+    return (g.sub(passed, g.mul(passed, call.y)),)
+
+
+@vjp("TanhOfStep")
+def tanh_of_step_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
+    """tanh(x) ⇒ dx = dy − dy·y·y, every node of which waits for dy, as in SigmoidOfStep."""
+    return (g.sub(dy, g.mul(g.mul(dy, call.y), call.y)),)
+
+
 @vjp("Exp")
 def exp_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     """e^x ⇒ dx = dy·y."""

@@ -38,10 +38,13 @@ def expand_vjp(_g: Emitter, _call: Call, dy: Tensor) -> Gradients:
 def concat_vjp(g: Emitter, call: Call, dy: Tensor) -> Gradients:
     """Joined ⇒ each input gets its own stretch of dy."""
     axis = int(call.attrs["axis"]) % dy.rank
+    sizes = [call.input(index).shape[axis] for index in range(len(call.wants))]
+    if len(sizes) > 1 and all(call.wants):
+        return g.multi("Split", dy, g.ints(*sizes), count=len(sizes), axis=axis)
     found: list[Tensor | None] = []
     start = 0
-    for index, want in enumerate(call.wants):
-        end = start + call.input(index).shape[axis]
+    for size, want in zip(sizes, call.wants, strict=True):
+        end = start + size
         found.append(g.slice(dy, [axis], [start], [end]) if want else None)
         start = end
     return found
