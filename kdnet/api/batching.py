@@ -30,6 +30,11 @@ def _filled(rows: Floats, size: int) -> Floats:
     return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), np.float32)])
 
 
+def copied(arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Copies of a net's own arrays, which the next run overwrites."""
+    return {name: array.copy() for name, array in arrays.items()}
+
+
 def collected(
     found: Iterable[Mapping[str, Floats]], count: int | None = None
 ) -> dict[str, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdnet.api.segments import Segment
 from kdnet.api.weights import Weights
+from kdnet.errors import LayerError, fail
 from kdnet.runtime import Device, Engine
 from kdnet.runtime.feeding import check_labels
 from kdnet.runtime.shared import SharedBuffers
@@ -32,7 +34,7 @@ class Engines:
     def __init__(self, weights: Weights, device: Device) -> None:
         self.device = device
         self._weights = weights
-        self._version = weights.version
+        self._replaced = weights.replaced
         self._engines: OrderedDict[Hashable, tuple[Segment, Engine | None]] = OrderedDict()
         self._buffers: dict[tuple[Hashable, int], SharedBuffers] = {}
 
@@ -44,7 +46,12 @@ class Engines:
         return None
 
     def add(self, key: Hashable, segment: Segment) -> Segment:
-        """Keep a compiled segment."""
+        """Keep a compiled segment.
+
+        Raises:
+            LayerError: shape-mismatch, where blobs have shapes that need other weights.
+        """
+        self._check_shapes(segment)
         program = segment.program
         engine = Engine(program, self.device, {}) if program is not None else None
         self._engines[key] = (segment, engine)
@@ -52,6 +59,16 @@ class Engines:
             oldest, _ = self._engines.popitem(last=False)
             self._buffers = {k: v for k, v in self._buffers.items() if k[0] != oldest}
         return segment
+
+    def _check_shapes(self, segment: Segment) -> None:
+        for user, shape in segment.weights.values():
+            slot = self._weights.slots[self._weights.name(user)]
+            if prod(slot.shape) != prod(shape):
+                text = (
+                    f'layer "{user[0]}": blob {user[1]} has shape {slot.shape}; what the layer '
+                    f"reads now needs {shape}"
+                )
+                fail(LayerError, "shape-mismatch", text, span=slot.span)
 
     def run(
         self,
@@ -68,7 +85,9 @@ class Engines:
             scalars: scheduled numbers by input name.
             past: arrays by weight name to read instead of the net's own; its state stays as it is.
         """
-        _, engine = self._engines[key]
+        if self._replaced != self._weights.replaced:
+            self._rebind()
+        engine = self._engines[key][1]
         if engine is None:
             return {}
         buffers = self._bound(key, past)
@@ -77,8 +96,6 @@ class Engines:
         return engine.run(buffers, feeds, scalars, keep=past is None)
 
     def _bound(self, key: Hashable, past: Mapping[str, Array] | None) -> SharedBuffers:
-        if self._version != self._weights.version:
-            self._rebind()
         side = int(past is not None)
         if (key, side) not in self._buffers:
             arrays = self._weights.values if past is None else past
@@ -98,7 +115,7 @@ class Engines:
         for key, (segment, engine) in list(self._engines.items()):
             if engine is not None:
                 self._engines[key] = (segment, Engine(engine.program, self.device, {}))
-        self._version = self._weights.version
+        self._replaced = self._weights.replaced
 
 
 def draw_noise(segment: Segment, seed: int, iteration: int, micro: int = 0) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from kdnet.runtime import Device, choose_device
 class _Mode:
     device: Device | None = None
     index: int = 0
-    seed: int = 0
+    seed: int | None = None
 
 
 _MODE = _Mode()
@@ -55,6 +55,6 @@ def current_device() -> Device:
     return _MODE.device or choose_device("cpu")[0]
 
 
-def current_seed() -> int:
-    """The seed for a new net."""
+def current_seed() -> int | None:
+    """The seed that was set."""
     return _MODE.seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from kdnet.layers.spec import Function, NetSpec, Top
 from kdnet.net import NetModel, NetState, resolve_net
@@ -15,6 +16,7 @@ from kdnet.schema import kdnet_pb2 as pb
 
 FilePath = str | os.PathLike[str]
 Model = FilePath | pb.NetParameter | NetSpec | Top | Function
+Positional = FilePath | int | Sequence[str] | None
 # What faults of a net without a file call it.
 _NO_FILE = "<net>"
 
@@ -45,3 +47,32 @@ def resolved(
     own = located.message.state
     state = NetState(phase, level or own.level, (*own.stage, *stages))
     return resolve_net(located.message, located.source, state)
+
+
+class Given(NamedTuple):
+    """What ``Net(...)`` is given beside the model."""
+
+    weights: FilePath | None = None
+    phase: int | None = None
+    level: int | None = None
+    stages: Sequence[str] | None = None
+
+
+def arguments(args: Sequence[Positional], named: Given) -> Given:
+    """Positional arguments in any of pycaffe's orders, joined with the named ones.
+
+    They differ in type: a path is the weights, the first number the phase, the second the level.
+    """
+    found: dict[str, Positional] = {}
+    numbers = iter(("phase", "level"))
+    for value in args:
+        if value is None:
+            continue
+        if isinstance(value, int):
+            name = next(numbers, "")
+        else:
+            name = "weights" if isinstance(value, str | os.PathLike) else "stages"
+        if not name or name in found or getattr(named, name) is not None:
+            raise TypeError(f"Net() is given {name or 'a phase and a level'} twice")
+        found[name] = value
+    return named._replace(**found)  # type: ignore[arg-type]  # told apart by their types

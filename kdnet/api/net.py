@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdnet.api.batching import Arrays, collected, in_batches
+from kdnet.api.batching import Arrays, collected, copied, in_batches
 from kdnet.api.blobs import Blob, Floats, Parameter
 from kdnet.api.mode import current_device, current_seed
-from kdnet.api.models import FilePath, Model, read_model, resolved
+from kdnet.api.models import FilePath, Given, Model, Positional, arguments, read_model, resolved
 from kdnet.api.passes import Passes
 from kdnet.api.segments import trace_range
 from kdnet.api.streams import Streams
@@ -26,8 +26,6 @@ from kdnet.runtime import Device
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.solvers import Schedule
 from kdnet.weights import Audit, WeightFile, read_weights, write_weights
-
-Positional = FilePath | int | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,11 @@ class Net:
         level: int | None = None,
         stages: Sequence[str] | None = None,
     ) -> None:
-        chosen = _arguments(args, _Given(weights, phase, level, stages))
+        chosen = arguments(args, Given(weights, phase, level, stages))
         named = read_model(model)
         phase = pb.TEST if chosen.phase is None else chosen.phase
         net = resolved(named.located, phase, chosen.level or 0, chosen.stages or ())
-        self._make(net, Setting(current_device(), current_seed()))
+        self._make(net, Setting(current_device(), current_seed() or 0))
         files = list(named.files)
         if chosen.weights is not None:
             files.append(read_weights(os.fspath(chosen.weights)))
@@ -180,7 +178,8 @@ class Net:
             array = self.blobs[name].data if what == "input" else self.blobs[name].diff
             rows = np.shape(value)[:1]
             if array.ndim and rows != array.shape[:1]:
-                text = f'"{name}" is given {rows[0] if rows else 1} items where the net has room for {len(array)}'
+                found = rows[0] if rows else 1
+                text = f'"{name}" is given {found} items where the net has room for {len(array)}'
                 raise ValueError(f"{text}: reshape the blob first")
             array[...] = value
 
@@ -277,11 +276,9 @@ class Net:
         values, slopes = [], []
         for batch in in_batches(arrays, self._batch_size(arrays)):
             fed = {name: array for name, array in batch.items() if name in inputs}
-            values.append({k: v.copy() for k, v in self.forward(blobs, None, None, **fed).items()})
+            values.append(copied(self.forward(blobs, None, None, **fed)))
             seeds = {name: array for name, array in batch.items() if name in outputs}
-            slopes.append(
-                {k: v.copy() for k, v in self.backward(diffs, None, None, **seeds).items()}
-            )
+            slopes.append(copied(self.backward(diffs, None, None, **seeds)))
         count = len(next(iter(arrays.values())))
         return collected(values, count), collected(slopes, count)
 
@@ -300,8 +297,7 @@ class Net:
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all weights to 0."""
-        for slope in self._weights.slopes.values():
-            slope[...] = 0
+        self._passes.clear_slopes()
 
     def copy_from(self, file: FilePath | WeightFile) -> Audit:
         """Load weights by layer name from a file of any format; what became of each layer.
@@ -354,30 +350,3 @@ class Net:
             text = f'the first layer "{layer.name}" is no MemoryData layer'
             fail(DataError, "no-memory-data", text, span=layer.position)
         self._streams.give(layer, data, labels)
-
-
-class _Given(NamedTuple):
-    weights: FilePath | None = None
-    phase: int | None = None
-    level: int | None = None
-    stages: Sequence[str] | None = None
-
-
-def _arguments(args: Sequence[Positional], named: _Given) -> _Given:
-    """Positional arguments in any of pycaffe's orders, joined with the named ones.
-
-    They differ in type: a path is the weights, the first number the phase, the second the level.
-    """
-    found: dict[str, Positional] = {}
-    numbers = iter(("phase", "level"))
-    for value in args:
-        if value is None:
-            continue
-        if isinstance(value, int):
-            name = next(numbers, "")
-        else:
-            name = "weights" if isinstance(value, str | os.PathLike) else "stages"
-        if not name or name in found or getattr(named, name) is not None:
-            raise TypeError(f"Net() is given {name or 'a phase and a level'} twice")
-        found[name] = value
-    return named._replace(**found)  # type: ignore[arg-type]  # told apart by their types

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,8 @@ class Passes:
         self._seed = seed
         self._schedules = schedules
         self._blobs: dict[str, Blob] = {}
+        self._postponed: Callable[[], Began] | None = None
+        self._slopes_postponed = False
 
     def attach(self, blobs: dict[str, Blob]) -> None:
         """Fill these blobs from now on."""
@@ -91,6 +93,9 @@ class Passes:
 
     def forward(self, layers: range) -> None:
         """Run layers on what their data and the blobs before them hold."""
+        if len(layers) < len(self.net.layers):
+            self.catch_up()
+        self._drop()
         self._read(layers)
         key, segment = self._forward_segment(layers)
         changed = {top for index in layers for top in self._changed(index)}
@@ -103,18 +108,61 @@ class Passes:
         self.began = Began(layers.start, blobs, noise)
         self._compute(key, segment)
 
-    def replay(self, began: Began) -> None:
-        """Fill all blobs as a pass that was made elsewhere would have."""
-        self.began = began
-        for name, array in began.blobs.items():
+    def next_batch(self) -> dict[str, Array]:
+        """The values of all data tops, after their layers have read one batch."""
+        every = range(len(self.net.layers))
+        self._read(every)
+        return {name: self._blobs[name].held.copy() for name in self._fed(every)}
+
+    def postpone(self, began: Callable[[], Began]) -> None:
+        """A whole pass was made elsewhere: the blobs are filled when one is looked at.
+
+        Args:
+            began: says what that pass began with, ``past`` included.
+        """
+        self._postponed, self._slopes_postponed = began, True
+        self._weights.settle = self.catch_up_slopes
+        for blob in self._blobs.values():
+            blob.before_data, blob.before_diff = self.catch_up, self.catch_up_slopes
+
+    def _drop(self) -> None:
+        self._postponed = None
+        for blob in self._blobs.values():
+            blob.before_data = None
+
+    def _drop_slopes(self) -> None:
+        self._slopes_postponed, self._weights.settle = False, None
+        for blob in self._blobs.values():
+            blob.before_diff = None
+
+    def clear_slopes(self) -> None:
+        """Set the gradients of all weights to 0, those that were postponed too."""
+        self._drop_slopes()
+        self._weights.clear_slopes()
+
+    def catch_up(self) -> None:
+        """Fill the blobs as the pass that was postponed would have."""
+        if self._postponed is None:
+            return
+        self.began = self._postponed()
+        self._drop()
+        for name, array in self.began.blobs.items():
             self._blobs[name].fill(array)
         self._compute(*self._forward_segment(range(len(self.net.layers))))
+
+    def catch_up_slopes(self) -> None:
+        """Compute the gradients of the pass that was postponed."""
+        if self._slopes_postponed:
+            self.catch_up()
+            self._weights.clear_slopes()
+            self.backward(len(self.net.layers) - 1, 0, ())
 
     def _compute(self, key: Hashable, segment: Segment) -> None:
         self._shape(segment.shapes)
         began = self.began
         feeds = {name: began.blobs[blob] for name, blob in segment.inputs.items()}
         check_fed(segment, feeds, self.count)
+        self._weights.fresh()
         found = self._engines.run(key, {**feeds, **began.noise}, self.scalars, began.past)
         for output, blob in segment.values.items():
             self._blobs[blob].fill(found[output])
@@ -124,6 +172,9 @@ class Passes:
 
         Weights' gradients are added to, blobs' replaced.
         """
+        self.catch_up()
+        self._drop_slopes()
+        self._weights.fresh()
         began = self.began if end >= self.began.first else Began(0, noise=self.began.noise)
         layers = range(began.first, start + 1)
         shapes = {

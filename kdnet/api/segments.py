@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from kdnet.autodiff import gradients
 from kdnet.compile import Forward, Program, trace_forward
 from kdnet.compile.assemble import WATCHED, assemble, watch
+from kdnet.compile.weights import Blob as WeightBlob
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import LayerModel, NetModel
 from kdnet.schema import SourceMap
@@ -123,7 +124,7 @@ def backward_segment(forward: Forward, depth: int, requested: Collection[str]) -
     trained = {
         tensor: blob
         for tensor, blob in forward.weights.items()
-        if blob.lr_mult != 0 and any(user[0] in passed for user in blob.users)
+        if _is_trained(forward, blob) and any(user[0] in passed for user in blob.users)
     }
     with forward.g.scope("grad", forward.source):
         found = gradients(forward.g, seeds, [*trained, *blobs.values()])
@@ -193,9 +194,15 @@ def _made(forward: Forward, name: str, maker: int) -> Tensor:
     return forward.blobs[name]
 
 
+def _is_trained(forward: Forward, blob: WeightBlob) -> bool:
+    """Whether a weight's gradient is wanted: force_backward asks for those of frozen ones too."""
+    return blob.lr_mult != 0 or (forward.net.message.force_backward and not blob.weight.state)
+
+
 def _moved(forward: Forward) -> set[str]:
     """The blobs that depend on a trained weight; all where the net says force_backward."""
-    trained = {user[0] for b in forward.weights.values() if b.lr_mult != 0 for user in b.users}
+    weights = forward.weights.values()
+    trained = {user[0] for blob in weights if blob.lr_mult != 0 for user in blob.users}
     found: set[str] = set()
     for layer in forward.net.layers:
         through = layer.name in trained or not found.isdisjoint(layer.bottoms)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ class Weights:
         slots: what the weights are, by name.
         values: float32 arrays by name.
         slopes: gradients by name.
-        version: goes up whenever arrays are replaced by others.
+        version: goes up whenever values are loaded from a file.
+        replaced: goes up whenever arrays are replaced by others.
+        looked: the weights whose arrays a program may hold.
+        parent: the weights whose arrays these are.
+        pull: where the values are kept elsewhere, fetches those of these names, or all.
+        settle: where gradients were postponed, computes them.
     """
 
     def __init__(self, slots: Sequence[WeightSlot], seed: int) -> None:
@@ -37,6 +43,11 @@ class Weights:
         }
         self.slopes = {name: np.zeros_like(array) for name, array in self.values.items()}
         self.version = 0
+        self.replaced = 0
+        self.looked: set[str] = set()
+        self.parent: Weights | None = None
+        self.pull: Callable[[Collection[str] | None], None] | None = None
+        self.settle: Callable[[], None] | None = None
         self._names = {user: slot.name for slot in slots for user in slot.users}
 
     def name(self, user: User) -> str:
@@ -49,12 +60,37 @@ class Weights:
         for slot in self.slots.values():
             for (layer, index), shape in zip(slot.users, slot.user_shapes, strict=True):
                 views = (table[slot.name].reshape(shape) for table in (self.values, self.slopes))
-                found.setdefault(layer, {})[index] = Parameter(*views)
+                parameter = Parameter(*views)
+                parameter.before_data = partial(self.look, slot.name)
+                parameter.before_diff = self._before_slopes
+                found.setdefault(layer, {})[index] = parameter
         return {
             layer.name: [found[layer.name][index] for index in sorted(found[layer.name])]
             for layer in net.layers
             if layer.name in found
         }
+
+    def look(self, name: str) -> None:
+        """A program is handed the array of a weight."""
+        root = self.parent or self
+        root.looked.add(name)
+        if root.pull is not None:
+            root.pull((name,))
+
+    def fresh(self) -> None:
+        """Make sure that the arrays hold the present values."""
+        root = self.parent or self
+        if root.pull is not None:
+            root.pull(None)
+
+    def _before_slopes(self) -> None:
+        if self.settle is not None:
+            self.settle()
+
+    def clear_slopes(self) -> None:
+        """Set every gradient to 0."""
+        for slope in self.slopes.values():
+            slope[...] = 0
 
     def load(self, files: Sequence[WeightFile]) -> Audit:
         """Fill layers by name; what became of each.
@@ -62,11 +98,13 @@ class Weights:
         Raises:
             WeightsError: weights-shape-mismatch, weights-blob-count.
         """
+        self.fresh()
         targets = targets_of(self.slots.values())
         loaded, audit = assign(targets, files, allow_unloaded=True)
         for user, array in loaded.items():
             values = self.values[self.name(user)]
             values[...] = array.reshape(values.shape)
+        (self.parent or self).version += 1
         return audit
 
     def adopt(self, other: Weights) -> None:
@@ -84,7 +122,8 @@ class Weights:
                 text = f'layer "{user[0]}": blob {user[1]} has shape {shape} here, {found} there'
                 fail(WeightsError, "share-mismatch", text, span=self.slots[name].span)
             self.values[name] = other.values[theirs]
-        self.version += 1
+        self.parent = other.parent or other
+        self.replaced += 1
 
     def replace(self, values: Mapping[str, Array]) -> None:
         """Write new values into the arrays."""
@@ -94,6 +133,7 @@ class Weights:
 
     def layers(self, net: NetModel) -> list[LayerBlobs]:
         """Every layer of the net as a weight file holds it, with its message, as Caffe saves."""
+        self.fresh()
         params = self.parameters(net)
         found = []
         for layer in net.layers:

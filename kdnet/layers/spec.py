@@ -93,7 +93,7 @@ class NetSpec:
     def __setattr__(self, name: str, value: Top | Function) -> None:
         if not isinstance(value, Top | Function):
             count = f" of {len(value)} tops; assign each" if isinstance(value, tuple) else ""
-            raise TypeError(f'"{name}" must be a top, not a {type(value).__name__}{count}')
+            raise TypeError(f'"{name}" must be a top, not {type(value).__name__}{count}')
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Top:
