@@ -131,6 +131,207 @@ def test_a_second_ctrl_c_leaves_a_slow_step_at_once(joined: Path) -> None:
     assert not list(joined.glob("run_iter_*"))
 
 
+# --- effects
+
+
+def seen(child: subprocess.Popen[str], pattern: str) -> list[str]:
+    """The lines of a run until one has the pattern."""
+    assert child.stderr is not None
+    lines = []
+    for line in child.stderr:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def test_a_hangup_saves_and_the_run_goes_on(joined: Path) -> None:
+    child = started(joined)
+    for _ in range(2):
+        child.send_signal(signal.SIGHUP)
+        name = seen(child, "Snapshotting to binary proto file")[-1].split()[-1]
+        assert (joined / name).exists()
+        seen(child, r"Iteration \d+, lr")
+    assert child.poll() is None
+    ended = ended_by(child, [signal.SIGINT])
+    assert ended.code == 130
+    assert len(list(joined.glob("run_iter_*.solverstate"))) == 3
+
+
+def test_ctrl_c_may_save_and_a_hangup_may_stop(joined: Path) -> None:
+    child = started(joined, "-sigint_effect=snapshot", "--sighup-effect", "stop")
+    child.send_signal(signal.SIGINT)
+    seen(child, "Snapshotting to binary proto file")
+    seen(child, r"Iteration \d+, lr")
+    ended = ended_by(child, [signal.SIGHUP])
+    assert ended.code == 128 + signal.SIGHUP
+    assert said(ended, "Optimization stopped early.")
+
+
+def test_signals_may_mean_nothing_but_sigterm_always_stops(joined: Path) -> None:
+    child = started(joined, "-sigint_effect", "none", "-sighup_effect", "none")
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGHUP):
+        child.send_signal(number)
+        seen(child, r"Iteration \d+, lr")
+    assert not list(joined.glob("run_iter_*"))
+    assert ended_by(child, [signal.SIGTERM]).code == 143
+
+
+def test_a_hangup_during_a_test_saves_before_the_test_ends(joined: Path) -> None:
+    edit(joined / "joined_solver.prototxt", "test_iter: 2", "test_iter: 10000000")
+    command = [sys.executable, "-m", "kdnet", *JOINED]
+    with subprocess.Popen(command, cwd=joined, stderr=subprocess.PIPE, text=True) as child:
+        seen(child, "Testing net")
+        child.send_signal(signal.SIGHUP)
+        seen(child, "Snapshotting to binary proto file run_iter_0.caffemodel")
+        ended = ended_by(child, [signal.SIGINT])
+    assert ended.code == 130
+
+
+def test_the_shim_ends_with_0_where_ctrl_c_stops_it_as_caffe_does(joined: Path) -> None:
+    edit(joined / "student_solver.prototxt", "max_iter: 6", "max_iter: 1000000")
+    words = ["caffe", "train", "-solver=student_solver.prototxt"]
+    for number, code in ((signal.SIGINT, 0), (signal.SIGTERM, 143)):
+        command = [sys.executable, "-m", "kdnet", *words]
+        with subprocess.Popen(command, cwd=joined, stderr=subprocess.PIPE, text=True) as child:
+            seen(child, r"Iteration \d+, lr")
+            ended = ended_by(child, [number])
+        assert ended.code == code, ended.err
+        assert "[interrupted]" in ended.faults
+
+
+def scoring(folder: Path) -> subprocess.Popen[str]:
+    """A test of very many batches, once it has begun."""
+    words = ["test", "student.prototxt", "--iterations", "10000000", "--device", "cpu"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "kdnet", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen(child, "Batch 3, loss")
+    return child
+
+
+def test_a_test_that_is_stopped_tells_the_means_so_far(joined: Path) -> None:
+    with scoring(joined) as child:
+        child.send_signal(signal.SIGHUP)
+        seen(child, r"Means of \d+ batches so far:")
+        seen(child, r"caffe.cpp:325\] loss = ")
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert re.match(r"accuracy = [\d.]+\nloss = [\d.]+\n", out)
+    assert re.search(
+        r"note: stopped by a signal after \d+ of 10000000 batches \[interrupted\]\n"
+        r"help: the scores are means over these\n$",
+        err,
+    )
+
+
+# --- runs that do not heed
+
+
+STUCK = """
+import sys, time
+from kdnet.cli import main
+from kdnet.data.sources.data import Data
+batch = Data.batch
+def stuck(self, index):
+    if index == 3:
+        print("reading", file=sys.stderr, flush=True)
+        time.sleep(60)
+    return batch(self, index)
+Data.batch = stuck
+sys.exit(main())
+"""
+
+
+# Like a step of the runtime, it computes without running Python's handlers of signals.
+BUSY = "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 10**9)"
+
+
+@pytest.mark.parametrize("code", [STUCK, SLOW.replace("time.sleep(20)", BUSY)])
+def test_a_second_ctrl_c_waits_neither_for_a_batch_nor_for_the_runtime(
+    code: str, joined: Path
+) -> None:
+    command = [sys.executable, "-c", code, *JOINED]
+    with subprocess.Popen(command, cwd=joined, stderr=subprocess.PIPE, text=True) as child:
+        seen(child, "reading|stepping")
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert child.poll() is None
+        began = time.monotonic()
+        ended = ended_by(child, [signal.SIGINT])
+        took = time.monotonic() - began
+    assert took < 4
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    assert ended.err.endswith("interrupted\n")
+
+
+# --- terminals
+
+
+def on_terminal(folder: Path, words: Sequence[str]) -> tuple[int, int]:
+    """A run on a terminal of its own: its process, and the other end of the terminal."""
+    pty = pytest.importorskip("pty", reason="this system has no pseudo terminals")
+    child, ours = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.environ["TERM"] = "xterm"
+        command = [sys.executable, "-m", "kdnet", *words]
+        os.execv(command[0], command)  # noqa: S606  # a shell would be the terminal's leader
+    return child, ours
+
+
+def read_until(ours: int, pattern: str) -> str:
+    text = ""
+    while not re.search(pattern, text):
+        text += os.read(ours, 65536).decode(errors="replace")
+    return text
+
+
+def status_of(child: int) -> int:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError("the run did not end")
+
+
+def test_ctrl_c_typed_at_a_terminal_saves_and_leaves(joined: Path) -> None:
+    edit(joined / "joined_solver.prototxt", "max_iter: 6", "max_iter: 1000000")
+    child, ours = on_terminal(joined, JOINED)
+    read_until(ours, r"Iteration 50, lr")
+    os.write(ours, b"\x03")
+    text = read_until(ours, r"\[interrupted\]")
+    assert "Optimization stopped early." in text
+    assert status_of(child) == 130
+    os.close(ours)
+    assert list(joined.glob("run_iter_*.solverstate"))
+
+
+def test_training_outlives_its_terminal(joined: Path) -> None:
+    edit(joined / "joined_solver.prototxt", "max_iter: 6", "max_iter: 300")
+    edit(joined / "joined_solver.prototxt", "test_interval: 3", "test_interval: 1000")
+    child, ours = on_terminal(joined, [*JOINED, "--log", "run.log"])
+    read_until(ours, r"Iteration 50, lr")
+    os.close(ours)
+    assert status_of(child) == 0
+    saved = sorted(joined.glob("run_iter_*.solverstate"))
+    assert len(saved) == 2, saved
+    log = (joined / "run.log").read_text()
+    assert "Optimization Done." in log
+    assert "Iteration 298, lr" in log
+
+
 def test_a_reader_who_leaves_ends_the_run_as_a_shell_would_say(joined: Path) -> None:
     edit(joined / "joined_solver.prototxt", "max_iter: 6", "max_iter: 100000 display: 1")
     edit(joined / "joined_solver.prototxt", " display: 2", "")
