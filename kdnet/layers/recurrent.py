@@ -236,7 +236,7 @@ class RNN(Recurrent):
         self, g: Emitter, gates: Tensor, _cont: Tensor, _state: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """One unit."""
-        return (g.tanh(gates),)
+        return (_tanh(g, gates),)
 
     def leaving(self, g: Emitter, hidden: Tensor, weights: list[Tensor]) -> Tensor:
         """Another layer on top, for all steps at once."""
@@ -284,9 +284,14 @@ def _cell(g: Emitter, c: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, T
     """c' and h' of (..., H) cells, (..., 4H) gates and (..., 1) continuation marks."""
     units, axis = c.shape[-1], c.rank - 1
     sums, values = g.multi("Split", gates, g.ints(3 * units, units), count=2, axis=axis)
-    i, f, o = g.multi("Split", g.sigmoid(sums), count=3, axis=axis, num_outputs=3)
-    after = g.add(g.mul(f, g.mul(c, cont)), g.mul(i, g.tanh(values)))
-    return after, g.mul(o, g.tanh(after))
+    opened = g.op("Sigmoid", sums, rule="SigmoidOfStep")
+    i, f, o = g.multi("Split", opened, count=3, axis=axis, num_outputs=3)
+    after = g.add(g.mul(f, g.mul(c, cont)), g.mul(i, _tanh(g, values)))
+    return after, g.mul(o, _tanh(g, after))
+
+
+def _tanh(g: Emitter, x: Tensor) -> Tensor:
+    return g.op("Tanh", x, rule="TanhOfStep")
 
 
 def _over_steps(g: Emitter, x: Tensor, steps: int) -> tuple[Tensor, ...]:

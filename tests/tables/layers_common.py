@@ -139,6 +139,13 @@ CASES = (
         lambda x: oracle.cut(x, [2, 4], 1),
         tops=3,
     ),
+    LayerCase(
+        "Slice/many",
+        'type: "Slice" slice_param { axis: 0 }',
+        [(70, 2)],
+        lambda x: oracle.cut(x, range(1, 70), 0),
+        tops=70,
+    ),
     LayerCase("Slice/one", 'type: "Slice"', [(2, 6)], lambda x: x),
     LayerCase(
         "Slice/points",
