@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -268,3 +269,21 @@ def test_a_frozen_batch_norm_is_a_teacher_s_and_a_student_s_follows_its_data(
     assert np.all(mean != 0)
     # Two steps of momentum 0.9 from 0 towards a variance of about 1.
     np.testing.assert_allclose(variance, 0.19, atol=0.1)
+
+
+@pytest.mark.parametrize(("provider", "guarded"), [("cpu", False), ("cuda", True)])
+def test_a_place_outside_the_plane_is_never_written(provider: str, guarded: bool) -> None:
+    program, _, expected = golden_program("Upsample/unpool")
+    arrays = {**program.arrays, "bottom1": program.arrays["bottom1"].copy()}
+    arrays["bottom1"][0, 0, 0, 0] = 6 * 7
+    traced = Traced(replace(program, arrays=arrays, provider=provider), np.float32)
+    model = traced.model(traced.outputs)
+    if not guarded:
+        with pytest.raises(Exception, match="idx=42 must be within"):
+            onnxruntime_run(model, arrays)
+        return
+    found = onnxruntime_run(model, arrays)["top0"]
+    first, *others = found.reshape(6, 6, 7)
+    wanted, *unchanged = expected["top0"].reshape(6, 6, 7)
+    assert np.count_nonzero(first[:-1, :-1]) == np.count_nonzero(wanted[:-1, :-1]) - 1
+    np.testing.assert_allclose(others, unchanged, rtol=1e-6)

@@ -120,7 +120,7 @@ class Upsample(Layer):
         Without: scale (1)
     Gradient: from the op rules; the mask gets none.
     Differs from Caffe: nothing; the layer with a mask is of SegNet's fork, the one without of
-        YOLO's. A place outside the top is noticed when it is met, and only on a CPU.
+        YOLO's. A place outside the top ends the run on a CPU; on CUDA the plane's last counts.
     Faults: a size given in two ways, or half of one; a size below 2; pad_out with another scale;
         a mask of another shape; parameters of the other form; a bottom without four axes.
     Source: alexgkendall/caffe-segnet upsample_layer; eric612/MobileNet-YOLO upsample_layer;
@@ -188,6 +188,9 @@ class Upsample(Layer):
         (n, c), (height, width) = x.shape[:2], self.size(x)
         rows = (n * c, x.shape[2] * x.shape[3])
         places = g.reshape(g.cast(mask, np.int64), rows)
+        if g.provider == "cuda":
+            # Nothing looks at the places there, and one outside would be another's memory.
+            places = g.minimum(g.maximum(places, 0), height * width - 1)
         plane = g.expand(g.like(0.0, x), (n * c, height * width))
         y = g.op("ScatterElements", plane, places, g.reshape(x, rows), axis=1)
         return g.reshape(y, (n, c, height, width))
