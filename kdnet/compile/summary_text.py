@@ -103,7 +103,7 @@ def settings(layer: LayerModel) -> str:
     if layer.type in _WINDOWS:
         params = message.convolution_param
         text = _window(params)
-        dilation = _sides(_numbers(params, "dilation"))
+        dilation = axis_numbers(params, "dilation")
         text += f" d{dilation}" if dilation not in ("", "1") else ""
         text += f" {params.num_output}" if params.num_output else ""
         return text + (f"/{params.group}" if params.group != 1 else "")
@@ -117,13 +117,18 @@ def settings(layer: LayerModel) -> str:
 
 
 def _window(params: Any) -> str:
-    stride, pad = _sides(_numbers(params, "stride")), _sides(_numbers(params, "pad"))
-    text = _sides(_numbers(params, "kernel_size"))
+    stride, pad = axis_numbers(params, "stride"), axis_numbers(params, "pad")
+    text = axis_numbers(params, "kernel_size")
     text += f"/{stride}" if stride not in ("", "1") else ""
     return text + (f"+{pad}" if pad not in ("", "0") else "")
 
 
 _EACH = {"kernel_size": "kernel_shape", "stride": "strides", "pad": "pads"}
+
+
+def axis_numbers(params: Any, name: str) -> str:
+    """A window's parameter, in any of the ways to state it: 3, or 3x5 where the axes differ."""
+    return _sides(_numbers(params, name))
 
 
 def _numbers(params: Any, name: str) -> list[int]:
