@@ -33,7 +33,6 @@ RATE_LINE = "sgd_solver.cpp:105"
 STEPPED = "sgd_solver.cpp:50"
 SNAPSHOT = "solver.cpp:447"
 SOLVER_STATE = "sgd_solver.cpp:273"
-PREFIX = "upgrade_proto.cpp:1113"
 FINETUNING = "caffe.cpp:155"
 OWN = "kdnet:0"
 

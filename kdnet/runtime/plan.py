@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,21 +278,11 @@ def resolve_seed(options: TrainOptions, solver: SolverModel, resume: Resume | No
 
 
 def snapshot_prefix(plan: Plan) -> str:
-    """Where snapshots go: snapshot_prefix, moved into ``--out`` when that is given.
-
-    A folder is completed as Caffe does it, by the name of the solver file.
-    """
+    """Where snapshots go: snapshot_prefix, moved into ``--out`` when that is given."""
     message, out = plan.solver.message, plan.options.out
     stem = Path(plan.net_path or message.net or plan.solver.path or "net").stem
     given = message.snapshot_prefix
-    if is_folder(given):
-        given = str(Path(given) / (Path(plan.solver.path).stem or stem))
     return str(Path(out) / (Path(given).name or stem)) if out else given or stem
-
-
-def is_folder(prefix: str) -> bool:
-    """Whether a snapshot_prefix names a folder rather than how files in it begin."""
-    return bool(prefix) and (prefix.endswith(("/", os.sep)) or Path(prefix).is_dir())
 
 
 def _split(names: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from kdnet.runtime.device import Device, choose_device
 from kdnet.runtime.feeding import open_sources
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.plan import Plan, TrainOptions, is_folder, make_plan, snapshot_prefix
+from kdnet.runtime.plan import Plan, TrainOptions, make_plan, snapshot_prefix
 from kdnet.runtime.rate import checked_rate, scheduled_at
 from kdnet.runtime.snapshots import check_place, resumed
 from kdnet.runtime.teacher_cache import plan_cache
@@ -139,9 +139,6 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     values = cached.with_aliases(values) if cached else values
     resume = resumed(plan.resume, training, options.snapshot or "")
     prefix, message = snapshot_prefix(plan), plan.solver.message
-    if is_folder(message.snapshot_prefix):
-        text = f"snapshot_prefix was a directory and is replaced to {prefix}"
-        log.line(places.PREFIX, text)
     if message.snapshot or message.snapshot_after_train:
         check_place(prefix)
     sources = open_sources(plan.net, seed=seed, shapes=shapes)
