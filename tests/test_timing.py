@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_nets import Ended, ok, run
+from small_nets import Ended, edit, ok, run
 
 from kdnet.compile import compile_evaluation, trace_forward
 from kdnet.graph import Emitter
@@ -192,6 +192,13 @@ def test_labels_that_are_made_up_are_labels(deploy: Path) -> None:
     whole = found(deploy)
     assert whole["trains"] is True
     assert whole["backward"] > 0
+
+
+def test_data_that_are_not_there_are_made_up_where_that_is_asked_for(joined: Path) -> None:
+    edit(joined / "student.prototxt", "digits_lmdb", "no_such_lmdb")
+    assert "[missing-data-source]" in run("time", "student.prototxt").err
+    given = ("student.prototxt", "--synthetic-data", "--input-shape", "data=1x4x4")
+    assert found(*given)["backward"] > 0
 
 
 @pytest.mark.usefixtures("joined")

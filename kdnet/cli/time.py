@@ -14,6 +14,7 @@ from kdnet.cli._arguments import (
     add_device,
     add_model,
     add_state,
+    add_synthetic,
     input_shapes,
     positive,
     seed,
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_gpu(parser)
     add_state(parser)
+    add_synthetic(parser)
     add_glog(parser)
 
 
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         level=options.level,
         stages=split(options.stage),
         input_shapes=input_shapes(options.input_shape),
+        synthetic_data=options.synthetic_data,
     )
     log = CaffeLog(sys.stderr)
     tell_ignored(options, log)

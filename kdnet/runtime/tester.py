@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,11 +119,8 @@ def test_net(
             opened.callback(source.close)
         test = TestNet(evaluation, sources, options.iterations)
         means = _Means(log, evaluation)
-        for values in evaluation_batches(engine, test, StateBuffers(device, {}), options.seed):
-            found.add_watched(values)
-            means.add(values)
-            if stop is not None and means.heed(stop):
-                break
+        seen = evaluation_batches(engine, test, StateBuffers(device, {}), options.seed)
+        means.take(seen, found, stop)
     scores = Scores(evaluation, means.values, _scored(found, log), means.batches)
     log_scores(scores, log)
     return scores
@@ -143,8 +140,17 @@ class _Means:
         """The mean of each report by output name, and of the loss under ``LOSS``."""
         return {name: total / self.batches for name, total in self._sums.items()}
 
-    def add(self, values: Mapping[str, Array]) -> None:
-        """Take a batch."""
+    def take(
+        self, seen: Iterable[Mapping[str, Array]], found: Collector, stop: StopRequest | None
+    ) -> None:
+        """Take batches until a signal asks to stop; heads' predictions go to the collector."""
+        for values in seen:
+            found.add_watched(values)
+            self._add(values)
+            if stop is not None and self._heed(stop):
+                break
+
+    def _add(self, values: Mapping[str, Array]) -> None:
         program = self._evaluation.program
         for report in program.reports:
             for value in np.reshape(values[report.output], -1):
@@ -156,7 +162,7 @@ class _Means:
                 self._sums[name] = total + value
         self.batches += 1
 
-    def heed(self, stop: StopRequest) -> bool:
+    def _heed(self, stop: StopRequest) -> bool:
         """Tell the means if a signal asked for a snapshot; whether one asked to stop."""
         if stop.take_snapshot():
             self._log.line(places.OWN, f"Means of {self.batches} batches so far:")

@@ -39,6 +39,7 @@ from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import OWN, CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
 from kdnet.runtime.state import StateBuffers
+from kdnet.runtime.synthetic import with_stand_ins
 from kdnet.runtime.timing_feeds import TimedFeeds
 from kdnet.runtime.timing_layers import Owners, Shares, shares_of
 from kdnet.runtime.timing_profile import ProfiledRun, mean_nodes, read_profile
@@ -63,6 +64,7 @@ class TimeOptions:
     level: int | None = None
     stages: tuple[str, ...] = ()
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    synthetic_data: bool = False
 
 
 class _Compiled(NamedTuple):
@@ -97,7 +99,9 @@ def time_net(options: TimeOptions, log: CaffeLog) -> Timing:
         log.line(OWN, "Each op waits for the device, so that it shows its own time: training")
         log.line(OWN, "does not wait, and takes less than the sum")
     net = _resolved(options)
-    check_input_shapes(options.input_shapes, [net])
+    check_input_shapes(options.input_shapes, [net], every_top=options.synthetic_data)
+    if options.synthetic_data:
+        (net,) = with_stand_ins([net], options.input_shapes, log)
     compiled = _compile(net, options, device)
     return _Bench(net, compiled, device, options, log).run()
 

@@ -44,7 +44,7 @@ class TimedFeeds:
         self._feeders: dict[int, Feeder] = {}
         data = [(index, layer) for index, layer in enumerate(net.layers) if is_data(layer)]
         for index, layer in data:
-            if layer.type == "Input":
+            if layer.type == "Input" and layer.stand_in is None:
                 self._fixed[index] = self._stand_ins(layer)
         read = [(index, layer) for index, layer in data if index not in self._fixed]
         self._open([layer for _, layer in read], shapes)
@@ -68,7 +68,7 @@ class TimedFeeds:
         found: dict[str, Array] = {}
         for top in layer.tops:
             if top in self._program.data:
-                stream = philox(self._seed, "stand-in", top)
+                stream = philox(self._seed, "made up", top)
                 values = stream.random(self._program.data[top], np.float32)
                 found[top] = np.floor(values * checks[top]) if top in checks else values
         return found
