@@ -128,3 +128,33 @@ def test_statistics_are_shown_as_the_forward_pass_leaves_them(joined: Path) -> N
     assert any("Layer loss, top blob (automatic) data: " in line for line in ended.log)
     assert any("Layer student/drop1, bottom blob student/ip1 diff: " in line for line in ended.log)
     assert not any("[Backward] Layer teacher/ip" in line for line in ended.log)
+
+
+def test_a_net_with_a_python_layer_is_trained_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    write_case("splits")
+    Path("same_again.py").write_text(
+        "class Same:\n"
+        "    def setup(self, bottom, top):\n"
+        "        pass\n"
+        "    def reshape(self, bottom, top):\n"
+        "        top[0].reshape(*bottom[0].shape)\n"
+        "    def forward(self, bottom, top):\n"
+        "        top[0].data[...] = bottom[0].data\n"
+        "    def backward(self, top, propagate_down, bottom):\n"
+        "        bottom[0].diff[...] = top[0].diff\n"
+    )
+    layer = (
+        'layer { name: "same" type: "Python" bottom: "ip2" top: "again" '
+        'python_param { module: "same_again" layer: "Same" } }\n'
+    )
+    edit(Path("net.prototxt"), 'layer { name: "sum"', f'{layer}layer {{ name: "sum"')
+    edit(Path("net.prototxt"), 'type: "Eltwise" bottom: "ip2"', 'type: "Eltwise" bottom: "again"')
+    start = ("--weights", "start.caffemodel", "--device", "cpu", "--allow-python")
+    ended = ok("train", "solver.prototxt", *start)
+    told = 'debug_info is ignored in phase TRAIN: "same" is a Python layer [ignored-solver-field]'
+    assert any(told in line for line in ended.log)
+    assert not any("[Forward]" in line for line in ended.log)

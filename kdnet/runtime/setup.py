@@ -105,9 +105,21 @@ def _compile_test(plan: Plan, training: Training, net: NetModel, device: Device)
     )
 
 
-def _debug(plan: Plan, training: Training, net: NetModel, device: Device) -> DebugProgram | None:
+def _tell_python(plan: Plan, net: NetModel, log: CaffeLog) -> bool:
+    """Whether a net has layers that are no part of any program; if so the log says it."""
+    found = next((layer for layer in net.layers if layer.type == "Python"), None)
+    if found is not None:
+        text = f'debug_info is ignored in phase {net.phase_name}: "{found.name}" is a Python layer'
+        span = plan.solver.span("debug_info")
+        log.diagnostic(Diagnostic("ignored-solver-field", text, span, severity="warning"))
+    return found is not None
+
+
+def _debug(
+    plan: Plan, training: Training, net: NetModel, device: Device, log: CaffeLog
+) -> DebugProgram | None:
     """What debug_info logs of a net, where the solver asks for it."""
-    if not plan.solver.message.debug_info:
+    if not plan.solver.message.debug_info or _tell_python(plan, net, log):
         return None
     settings = DebugSettings(
         live=training.live,
@@ -156,7 +168,7 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
                 evaluation,
                 open_sources(net, seed=seed, shapes=shapes),
                 count,
-                _debug(plan, training, net, device),
+                _debug(plan, training, net, device, log),
             )
             for evaluation, (net, count) in zip(evaluations, plan.tests, strict=True)
         ],
@@ -166,7 +178,7 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
         max_iter=message.max_iter,
         resume=resume,
         full_snapshots=options.full_snapshots,
-        debug=_debug(plan, training, training.net, device),
+        debug=_debug(plan, training, training.net, device, log),
     )
     _tell_notes(run)
     return run
