@@ -15,6 +15,7 @@ TEST = 1
 
 # The names that each module offers here; a module without names is offered itself.
 _OFFERED = {
+    "kdnet.api.classifier": ("Classifier",),
     "kdnet.api.mode": ("set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"),
     "kdnet.api.net": ("Net",),
     "kdnet.api.solver": (
@@ -30,6 +31,7 @@ _OFFERED = {
     "kdnet.errors": (),
     "kdnet.io": (),
     "kdnet.layers": (),
+    "kdnet.layers.python": ("Layer",),
     "kdnet.layers.spec": ("NetSpec", "layer_type_list", "params", "to_proto"),
     "kdnet.proto": (),
 }

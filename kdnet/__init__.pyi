@@ -4,6 +4,7 @@ from kdnet import errors as errors
 from kdnet import io as io
 from kdnet import layers as layers
 from kdnet import proto as proto
+from kdnet.api.classifier import Classifier as Classifier
 from kdnet.api.mode import set_device as set_device
 from kdnet.api.mode import set_mode_cpu as set_mode_cpu
 from kdnet.api.mode import set_mode_gpu as set_mode_gpu
@@ -17,6 +18,7 @@ from kdnet.api.solver import RMSPropSolver as RMSPropSolver
 from kdnet.api.solver import SGDSolver as SGDSolver
 from kdnet.api.solver import Solver as Solver
 from kdnet.api.solver import get_solver as get_solver
+from kdnet.layers.python import Layer as Layer
 from kdnet.layers.spec import NetSpec as NetSpec
 from kdnet.layers.spec import layer_type_list as layer_type_list
 from kdnet.layers.spec import params as params

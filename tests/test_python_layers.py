@@ -1,0 +1,303 @@
+"""Layers in Python: against real Caffe, against layers of kdnet's own, and their faults."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_nets import run
+
+from kdnet.compile import Training, compile_training
+from kdnet.compile.program import LOSS
+from kdnet.errors import KdnetError, LayerError, RunError
+from kdnet.layers.python import Blob, allowed_python
+from kdnet.net import NetState, SolverModel, resolve_net
+from kdnet.runtime import Device, Stepper
+from kdnet.runtime.log import CaffeLog
+from kdnet.runtime.plan import TrainOptions
+from kdnet.runtime.setup import prepare
+from kdnet.runtime.trainer import Trainer
+from kdnet.schema import kdnet_pb2 as pb
+from kdnet.schema import read_prototxt, read_text
+
+GOLDEN = Path(__file__).parent / "golden" / "caffe"
+USER = GOLDEN / "python_layers"
+NET = """
+layer {{ name: "x" type: "DummyData" top: "x" dummy_data_param {{
+  shape {{ dim: 4 dim: 3 }} data_filler {{ type: "gaussian" }} }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+{layer}
+layer {{ name: "ip2" type: "InnerProduct" bottom: "y" top: "ip2"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "Reduction" bottom: "ip2" top: "loss" loss_weight: 1
+  reduction_param {{ operation: SUMSQ }} }}
+"""
+PYTHON = (
+    'layer {{ name: "py" type: "Python" bottom: "ip" top: "y" '
+    'python_param {{ module: "{module}" layer: "{layer}" {more} }} }}'
+)
+CODE = """
+import caffe
+import numpy as np
+
+class Twice(caffe.Layer):
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+    def backward(self, top, propagate_down, bottom):
+        assert propagate_down == [True]
+        bottom[0].diff[...] = 2 * top[0].diff
+
+class Grows(Twice):
+    calls = 0
+    def reshape(self, bottom, top):
+        self.calls += 1
+        top[0].reshape(4, 1 + self.calls)
+
+class NoBackward(caffe.Layer):
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data
+
+class BadSetup(Twice):
+    def setup(self, bottom, top):
+        raise ValueError(f"no such table: {self.param_str}")
+
+class BadForward(Twice):
+    def forward(self, bottom, top):
+        return bottom[7]
+
+class Weighted(Twice):
+    def setup(self, bottom, top):
+        self.blobs.append(3)
+
+class BadShape(Twice):
+    def reshape(self, bottom, top):
+        top[0].reshape(2, -1)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module of CODE beside the working directory's nets, new for each test."""
+    name = f"layers_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield name
+    sys.modules.pop(name, None)
+
+
+def training_of(layer: str, solver: str = "") -> Training:
+    """The step of NET with a layer in its midst."""
+    located = read_text(NET.format(layer=layer), "net.prototxt", pb.NetParameter)
+    net = resolve_net(located.message, located.source, NetState(pb.TRAIN))
+    told = read_text(f'base_lr: 0.1 lr_policy: "fixed" {solver}', "solver", pb.SolverParameter)
+    with allowed_python(str(Path.cwd())):
+        return compile_training(net, SolverModel(told.message, told.source))
+
+
+def stepped(training: Training, steps: int = 3) -> tuple[list[float], dict[str, Any]]:
+    """The losses of some steps on the same kind of data, and the weights after them."""
+    stream = np.random.default_rng(2)
+    values = {
+        slot.name: stream.standard_normal(slot.shape).astype(np.float32)
+        for slot in training.weights
+    }
+    stepper = Stepper(training, Device("cpu"), values)
+    feeds = {"x": stream.standard_normal((4, 3)).astype(np.float32)}
+    losses = [float(stepper.step(0.1, lambda _: feeds)[LOSS]) for _ in range(steps)]
+    return losses, stepper.weights()
+
+
+def python(code: str, layer: str, more: str = "") -> str:
+    return PYTHON.format(module=code, layer=layer, more=more)
+
+
+@pytest.mark.parametrize("solver", ["momentum: 0.9", "iter_size: 2"])
+def test_a_python_layer_computes_what_a_layer_of_ours_does(code: str, solver: str) -> None:
+    own = 'layer { name: "py" type: "Power" bottom: "ip" top: "y" power_param { scale: 2 } }'
+    losses, weights = stepped(training_of(python(code, "Twice"), solver))
+    wanted_losses, wanted = stepped(training_of(own, solver))
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-6)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(weights[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_net_of_python_layers_trains_as_in_caffe() -> None:
+    golden = np.load(GOLDEN / "python_layers.npz")
+    located = read_prototxt(USER / "net.prototxt", pb.NetParameter)
+    solver = read_prototxt(USER / "solver.prototxt", pb.SolverParameter)
+    net = resolve_net(located.message, located.source, NetState(pb.TRAIN))
+    with allowed_python():
+        training = compile_training(net, SolverModel(solver.message, solver.source))
+    names = {slot.name: f"{slot.layer}/{slot.index}" for slot in training.weights}
+    values = {slot: golden[f"first/{name}"] for slot, name in names.items()}
+    stepper = Stepper(training, Device("cpu"), values)
+    for step in range(len(golden["loss"])):
+        found = stepper.step(0.1, lambda _: {})
+        for top in ("loss", "hinge"):
+            assert found[f"output/{top}"] == pytest.approx(golden[top][step], rel=1e-5)
+    for slot, value in stepper.weights().items():
+        np.testing.assert_allclose(value, golden[f"last/{names[slot]}"], rtol=1e-4, atol=1e-6)
+
+
+def test_what_no_weight_lies_before_is_never_asked_for_a_gradient(code: str) -> None:
+    layer = python(code, "NoBackward").replace('bottom: "ip"', 'bottom: "x"')
+    training = training_of(layer)
+    assert [step.after for step in training.hosted] == [None]
+    assert len(stepped(training)[0]) == 3
+    with pytest.raises(RunError, match="backward raised NotImplementedError") as raised:
+        stepped(training_of(python(code, "NoBackward")))
+    assert raised.value.diagnostics[0].code == "python-layer-failed"
+
+
+def test_data_that_only_a_python_layer_reads_are_fed() -> None:
+    located = read_prototxt(USER / "net.prototxt", pb.NetParameter)
+    waves = """name: "d" type: "DummyData" top: "x" top: "y"
+      dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } }"""
+    layers = [read_text(waves, "data", pb.LayerParameter).message]
+    layers += [layer for layer in located.message.layer if layer.name not in ("waves", "hinge")]
+    net = resolve_net(pb.NetParameter(layer=layers), located.source, NetState(pb.TRAIN))
+    solver = read_prototxt(USER / "solver.prototxt", pb.SolverParameter)
+    with allowed_python(str(USER)):
+        training = compile_training(net, SolverModel(solver.message, solver.source))
+    values = {slot.name: np.ones(slot.shape, np.float32) for slot in training.weights}
+    stepper = Stepper(training, Device("cpu"), values)
+    assert set(training.main.data) == {"x"}
+    assert stepper.feeding.data == {"x": (4, 3), "y": (4, 2)}
+    feeds = {name: np.ones(shape, np.float32) for name, shape in stepper.feeding.data.items()}
+    assert np.isfinite(stepper.step(0.1, lambda _: feeds)[LOSS])
+
+
+def test_train_and_test_run_nets_with_python_layers(code: str) -> None:
+    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
+    done = run("train", "net.prototxt", "--allow-python", "--max-iter", "2")
+    assert done.code == 0, done.err
+    done = run(
+        "test", "net.prototxt", "--allow-python", "--iterations", "2",
+        "--weights", "net_iter_2.caffemodel",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.startswith("loss = ")
+
+
+def test_a_run_that_goes_on_steps_as_one_that_never_stopped(code: str) -> None:
+    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 4 '
+        'snapshot: 2 random_seed: 3 snapshot_prefix: "run"'
+    )
+    for more in ([], ["--snapshot", "run_iter_2.solverstate", "--out", "again"]):
+        done = run("train", "solver.prototxt", "--allow-python", *more)
+        assert done.code == 0, done.err
+    first, again = (Path(place, "run_iter_4.caffemodel").read_bytes() for place in (".", "again"))
+    assert first == again
+
+
+FAULTS = [
+    ("Twiec", "", "python-class", 'has no layer class "Twiec"'),
+    ("BadSetup", 'param_str: "b.txt"', "python-layer-failed", "setup raised ValueError: no such"),
+    ("BadShape", "", "python-layer-failed", "reshape raised ValueError: the shape (2, -1)"),
+    ("Weighted", "", "python-weights", "weights of Python layers are not built"),
+]
+
+
+@pytest.mark.parametrize(("layer", "more", "fault", "said"), FAULTS)
+def test_faults_of_the_code_are_told_where_the_layer_stands(
+    code: str, layer: str, more: str, fault: str, said: str
+) -> None:
+    with pytest.raises(LayerError) as raised:
+        training_of(python(code, layer, more))
+    found = raised.value.diagnostics[0]
+    assert (found.code, found.span.line if found.span else 0) == (fault, 6)
+    assert found.message.startswith('layer "py" (Python): ')
+    assert said in found.message
+
+
+def test_a_fault_names_the_users_line(code: str) -> None:
+    with pytest.raises(RunError) as raised:
+        stepped(training_of(python(code, "BadForward")))
+    found = raised.value.diagnostics[0]
+    assert found.message.endswith("forward raised IndexError: list index out of range")
+    line = CODE.splitlines().index("        return bottom[7]") + 1
+    assert f"{code}.py:{line}, in forward" in found.help[0]
+
+
+def test_a_shape_that_changes_is_refused(code: str) -> None:
+    layer = python(code, "Grows") + (
+        ' layer { name: "flat" type: "InnerProduct" bottom: "y" top: "z" '
+        "inner_product_param { num_output: 2 } }"
+    )
+    with pytest.raises(RunError, match=r'top "y" the shape \(4, 3\); it was \(4, 2\)') as raised:
+        stepped(training_of(layer.replace('bottom: "y" top: "z"', 'bottom: "y" top: "y2"')))
+    assert raised.value.diagnostics[0].code == "python-shape-changed"
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [("not_there", 'there is no module "not_there"'), ("broken", "importing its module raised")],
+)
+def test_a_module_that_cannot_be_imported(code: str, module: str, said: str) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    with pytest.raises(LayerError) as raised:
+        training_of(python(module, "Twice"))
+    assert said in raised.value.diagnostics[0].message
+    codes = {"not_there": "python-module", "broken": "python-layer-failed"}
+    assert raised.value.diagnostics[0].code == codes[module]
+    assert code
+
+
+@pytest.mark.parametrize("name", ["train", "test", "compile", "check"])
+def test_code_does_not_run_unless_it_is_allowed(code: str, name: str) -> None:
+    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
+    more = ["-o", "step.onnx"] if name == "compile" else []
+    done = run(name, "net.prototxt", *more)
+    assert done.code == 1
+    assert "[python-not-allowed]" in done.err
+    assert code not in sys.modules
+
+
+def test_the_teacher_cache_refuses_python(code: str) -> None:
+    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
+    done = run("train", "net.prototxt", "--allow-python", "--cache-teacher", "kept")
+    assert done.code == 2
+    assert "[cache-with-python]" in done.err
+
+
+def test_module_and_layer_are_needed() -> None:
+    with pytest.raises(KdnetError, match="module: must be given"):
+        training_of('layer { name: "py" type: "Python" bottom: "ip" top: "y" }')
+
+
+def test_debug_info_is_said_to_be_left_out(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 debug_info: true '
+        "snapshot_after_train: false display: 1"
+    )
+    log = CaffeLog(sys.stderr)
+    with allowed_python(), closing(prepare(TrainOptions("solver.prototxt"), log)) as run:
+        Trainer(run).solve()
+    assert "debug_info is ignored in phase TRAIN" in capsys.readouterr().err
+
+
+def test_blobs_have_pycaffes_ways() -> None:
+    blob = Blob((2, 3))
+    blob.reshape(4, 5, 6)
+    blob.reshape([4, 5, 6])
+    kept = blob.data
+    blob.reshape((4, 5, 6))
+    assert blob.data is kept
+    assert (blob.num, blob.channels, blob.height, blob.width) == (4, 5, 6, 1)
+    assert (blob.count, blob.shape, blob.diff.dtype) == (120, (4, 5, 6), np.float32)
+    blob.reshape()
+    assert blob.shape == ()
