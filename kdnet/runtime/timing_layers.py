@@ -62,6 +62,10 @@ class Owners:
         nodes = model.graph.node
         self._own = {node.name: node for node in nodes}
         self._owner = {node.name: names.owner(node) for node in nodes}
+        self._forward: dict[int | None, list[str]] = {}
+        for name, (layer, part) in self._owner.items():
+            if part is Part.FORWARD:
+                self._forward.setdefault(layer, []).append(name)
         self._order = {node.name: index for index, node in enumerate(nodes)}
         self._maker = {tensor: node.name for node in nodes for tensor in node.output}
         running = optimized.node if optimized else ()
@@ -92,8 +96,7 @@ class Owners:
 
     def computed_in(self, layer: int) -> tuple[int, ...]:
         """The layers whose nodes do the forward of a layer that has no node of its own left."""
-        names = [n for n, owner in self._owner.items() if owner == Owner(layer, Part.FORWARD)]
-        hosts = [self._host_of(name) for name in names]
+        hosts = [self._host_of(name) for name in self._forward.get(layer, ())]
         found = [self._owner[host].layer for host in hosts if host]
         return tuple(dict.fromkeys(i for i in found if i is not None and i != layer))
 
