@@ -159,7 +159,7 @@ def test_the_command_prints_the_files(tmp_path: Path, monkeypatch, capsys):
 
 
 def test_the_published_collections_are_complete_and_fetched_by_a_safe_protocol():
-    from kdnet.cli.data import COLLECTIONS
+    from kdnet.cli.data.download import COLLECTIONS
 
     assert sorted(PUBLISHED) == sorted(COLLECTIONS)
     for found in PUBLISHED.values():

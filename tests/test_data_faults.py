@@ -200,9 +200,9 @@ FAULTS: dict[str, tuple[Callable[[Path], None], Words, str, str]] = {
         write_idx, ["trane-images-idx3-ubyte", "out"],
         "missing-collection", '"trane-images-idx3-ubyte" does not exist',
     ),
-    "not-lmdb": (
+    "not-database": (
         in_the_way, [".", "db", "--force"],
-        "target-not-lmdb", '"db" is not an LMDB folder, so it is not replaced',
+        "target-not-database", '"db" is not a database, so it is not replaced',
     ),
     "parts": (both_parts, [".", "out"], "part-needed", '"." has a train and a test part'),
     "target": (already, [".", "db"], "target-exists", '"db" exists already'),

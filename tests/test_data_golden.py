@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdnet.data import Source, open_source
-from kdnet.data.image import resize
+from kdnet.data.image import decode, resize
 from kdnet.net import NetState, resolve_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema.reader import read_text
@@ -65,3 +65,11 @@ def test_resized_bytes_are_those_of_opencv():
         wanted = golden[f"{number}/resized"]
         resized = resize(golden[f"{number}/image"], *wanted.shape[1:])
         np.testing.assert_array_equal(resized, wanted)
+
+
+@pytest.mark.parametrize("kind", ["bmp", "jpg", "png", "ppm", "tif", "webp"])
+def test_decoded_pixels_are_those_of_opencv(kind: str):
+    with np.load(OPENCV.with_name("decoded.npz")) as found:
+        data = found[f"{kind}/file"].tobytes()
+        for name, channels in (("colour", 3), ("grey", 1)):
+            np.testing.assert_array_equal(decode(data, channels), found[f"{kind}/{name}"])

@@ -19,7 +19,25 @@ MAX_PIXELS = 2**26
 """An image that claims more pixels than this is refused before it is decoded."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
+ENCODERS = {
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "bmp": "BMP",
+    "ppm": "PPM",
+    "pgm": "PPM",
+    "tif": "TIFF",
+    "tiff": "TIFF",
+    "webp": "WEBP",
+}
+"""Pillow's name for how files of an ending are encoded."""
+
 _UNCHANGED = {"1": "L", "L": "L", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA"}
+# Weights of red, green and blue, their bits, and what is added before these are dropped.
+_GREY = {
+    "PNG": ((9797, 19234, 3737), 15, 0),
+    "WEBP": ((9798, 19235, 3735), 15, 1 << 14),
+}
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _WEIGHT_BITS = 11
 
@@ -51,6 +69,22 @@ def decode(data: bytes, channels: int | None = None) -> Pixels:
         # Pillow's plugins raise nearly anything for a damaged file.
         raise ValueError(f"cannot be decoded as an image: {error}") from None
     return _blue_first(pixels)
+
+
+def encode(image: Pixels, kind: str) -> bytes:
+    """An image file of pixels (C, H, W), one channel or blue, green, red.
+
+    Args:
+        image: The pixels.
+        kind: One of :data:`ENCODERS`, in any case. JPEG has quality 95, OpenCV's.
+    """
+    pillow = package("PIL.Image", "Pillow")
+    name = ENCODERS[kind.lower()]
+    plain = image[0] if len(image) == 1 else image[::-1].transpose(1, 2, 0)
+    file = io.BytesIO()
+    # JPEG alone heeds the quality that OpenCV has by default, WebP alone the other.
+    pillow.fromarray(np.ascontiguousarray(plain)).save(file, name, quality=95, lossless=True)
+    return file.getvalue()
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
@@ -87,8 +121,8 @@ def _decoded(image: Image.Image, channels: int | None) -> Pixels:
         image.draft("L", image.size)
     plain = image.convert("RGBA") if _has_clear_colours(image) else image
     mode = _mode(plain.mode, channels)
-    if mode == "L" and image.format == "PNG" and plain.mode in ("RGB", "RGBA", "P"):
-        return _png_grey(np.asarray(plain.convert("RGB")))
+    if mode == "L" and plain.mode in ("RGB", "RGBA", "P"):
+        return _grey(np.asarray(plain.convert("RGB")), image.format or "")
     return np.asarray(plain.convert(mode))
 
 
@@ -102,10 +136,11 @@ def _mode(mode: str, channels: int | None) -> str:
     return "L" if channels == 1 else "RGB"
 
 
-def _png_grey(colours: Pixels) -> Pixels:
-    """Grey as libpng makes it for OpenCV: 0.299 R + 0.587 G + 0.114 B, rounded down."""
-    red, green, blue = np.moveaxis(colours.astype(np.int32), 2, 0)
-    grey: Pixels = ((red * 9797 + green * 19234 + blue * 3737) >> 15).astype(np.uint8)
+def _grey(colours: Pixels, kind: str) -> Pixels:
+    """Grey as OpenCV's reader of a kind of file makes it: 0.299 R + 0.587 G + 0.114 B."""
+    weights, bits, half = _GREY.get(kind, ((4899, 9617, 1868), 14, 1 << 13))
+    sums = colours.astype(np.int32) @ np.array(weights, np.int32)
+    grey: Pixels = ((sums + half) >> bits).astype(np.uint8)
     return grey
 
 

@@ -1,11 +1,12 @@
-"""Writing an LMDB whole or not at all."""
+"""Writing a database whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,25 @@ from kdnet.data.lmdb_reader import DATA_FILE
 from kdnet.data.packages import package
 from kdnet.errors import DataError, fail
 
-_OWN_FILES = {DATA_FILE, "lock.mdb"}
+_OWN_FILES = (
+    (DATA_FILE, "lock.mdb"),
+    ("CURRENT", "LOCK", "LOG", "LOG.old", "MANIFEST-*", "*.ldb", "*.sst", "*.log", "lost"),
+)
 _FIRST_MAP_BYTES = 64 * 2**20
 _COMMIT_ROWS = 1000
+
+
+Fill = Callable[[Path, Iterable[Record]], int]
+"""Puts records into a folder and tells how many there were."""
 
 
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a place where no database can be written, before any work is done.
 
-    Only an LMDB folder is ever replaced, and only when ``force`` says so.
+    Only a database's folder is ever replaced, and only when ``force`` says so.
 
     Raises:
-        DataError: target-exists, target-not-lmdb, cannot-write.
+        DataError: target-exists, target-not-database, cannot-write.
     """
     if not target.parent.is_dir():
         hint = (f'create the folder "{target.parent}" first',)
@@ -37,13 +45,22 @@ def check_target(target: Path, *, force: bool) -> None:
     if not force:
         hint = ("--force replaces it",)
         fail(DataError, "target-exists", f'"{target}" exists already', help=hint)
-    if not target.is_dir() or target.is_symlink() or not set(os.listdir(target)) <= _OWN_FILES:
-        text = f'"{target}" is not an LMDB folder, so it is not replaced'
-        fail(DataError, "target-not-lmdb", text)
+    if not target.is_dir() or target.is_symlink() or not _is_database(os.listdir(target)):
+        text = f'"{target}" is not a database, so it is not replaced'
+        fail(DataError, "target-not-database", text)
 
 
-def write_database(target: Path, records: Iterable[Record], *, force: bool = False) -> int:
-    """Write records as an LMDB and return their number.
+def _is_database(names: Sequence[str]) -> bool:
+    """Whether a folder holds nothing but the files of one kind of database."""
+    return any(
+        all(any(fnmatch(name, pattern) for pattern in own) for name in names) for own in _OWN_FILES
+    )
+
+
+def write_database(
+    target: Path, records: Iterable[Record], *, force: bool = False, fill: Fill | None = None
+) -> int:
+    """Write records as a database and return their number.
 
     The database is made in a new folder beside ``target``, flushed, and renamed; whatever ends the
     work early leaves neither half a database nor a changed old one.
@@ -52,6 +69,7 @@ def write_database(target: Path, records: Iterable[Record], *, force: bool = Fal
         target: The folder to make.
         records: Keys and values; the reader sees them in the order of the keys.
         force: Replace a database that is there.
+        fill: What puts the records into a new folder; by default it makes an LMDB.
 
     Raises:
         DataError: as :func:`check_target`; cannot-write for a full disk and the like.
@@ -62,7 +80,7 @@ def write_database(target: Path, records: Iterable[Record], *, force: bool = Fal
     made = target.with_name(f".{target.name}-{token}.new")
     try:
         made.mkdir()
-        count = _fill(made, records)
+        count = (fill or fill_lmdb)(made, records)
         _put_in_place(made, target, target.with_name(f".{target.name}-{token}.old"))
     except (lmdb.Error, OSError) as error:
         reason = str(error).replace(f"{made}: ", "")
@@ -72,13 +90,14 @@ def write_database(target: Path, records: Iterable[Record], *, force: bool = Fal
     return count
 
 
-def _fill(folder: Path, records: Iterable[Record]) -> int:
+def fill_lmdb(folder: Path, records: Iterable[Record]) -> int:
+    """Make an LMDB in an empty folder; how many records it has."""
     lmdb = package("lmdb")
     size_bytes = _FIRST_MAP_BYTES
     count = 0
     # Flushed once at the end: until the rename nobody relies on the file.
     with lmdb.open(str(folder), map_size=size_bytes, lock=False, sync=False) as environment:
-        for rows in _chunks(records):
+        for rows in chunks(records):
             while not _put(environment, rows):
                 size_bytes *= 2
                 environment.set_mapsize(size_bytes)
@@ -99,7 +118,8 @@ def _put(environment: Any, rows: list[Record]) -> bool:
     return True
 
 
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+def chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """A thousand records at a time."""
     stream = iter(records)
     while rows := list(islice(stream, _COMMIT_ROWS)):
         yield rows
