@@ -74,13 +74,15 @@ def test_ten_iterations_equal_caffes(case: str) -> None:
         )
         wanted = ARRAYS[f"{case}/loss"][iteration].mean()
         np.testing.assert_allclose(values[LOSS], wanted, rtol=1e-5)
-        np.testing.assert_allclose(rate(iteration), ARRAYS[f"{case}/lr"][iteration], rtol=1e-6)
+        golden_rate = ARRAYS[f"{case}/lr"][iteration]
+        if np.isfinite(golden_rate):
+            np.testing.assert_allclose(rate(iteration), golden_rate, rtol=1e-6)
         weights = stepper.weights()
         for slot in stepper.training.weights:
             for layer, index in slot.users:
                 golden_weight = ARRAYS[f"{case}/params/{layer}/{index}"][iteration + 1]
                 np.testing.assert_allclose(
-                    weights[slot.name], golden_weight, rtol=1e-5, atol=1e-6, err_msg=slot.name
+                    weights[slot.name], golden_weight, rtol=1e-6, atol=1e-6, err_msg=slot.name
                 )
 
 

@@ -13,6 +13,7 @@ from solver_runs import ENDINGS, LAST, SNAPSHOT, golden, train, types, write_run
 from kdnet.errors import WeightsError
 from kdnet.runtime.solver_states import Resume, load, write_state
 from kdnet.schema import kdnet_pb2 as pb
+from kdnet.solvers import solver_names
 from kdnet.weights import read_weights
 
 ARRAYS = golden()
@@ -196,6 +197,26 @@ def test_plateau_goes_on_exactly(place: Path) -> None:
         assert one == two
         tail = [line for line in whole.log if f"Iteration {stop}, lr" in line]
         assert [line for line in ended.log if f"Iteration {stop}, lr" in line] == tail
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+@pytest.mark.parametrize("solver", solver_names())
+def test_every_solver_goes_on_bit_for_bit(solver: str, kind: str, place: Path) -> None:
+    write_run(place, ARRAYS, "SGD", kind)
+    momentum = "" if solver in ("AdaGrad", "RMSProp") else "momentum: 0.9"
+    edit(place / "solver.prototxt", 'type: "SGD"', f'type: "{solver}"')
+    edit(place / "solver.prototxt", "momentum: 0.9", f"{momentum} warmup_iter: 4 iter_size: 2")
+    train(place, LAST, *START, "--out", "whole")
+    train(place, SNAPSHOT, *START, "--out", "part")
+    state = f"part/run_iter_{SNAPSHOT}.solverstate{ENDINGS[kind]}"
+    train(place, LAST, "--out", "part", "--snapshot", state)
+    one, two = (
+        read_weights(f"{name}/run_iter_{LAST}.caffemodel{ENDINGS[kind]}").layers
+        for name in ("whole", "part")
+    )
+    for straight, resumed in zip(one, two, strict=True):
+        for left, right in zip(straight.blobs, resumed.blobs, strict=True):
+            assert left.tobytes() == right.tobytes()
 
 
 def test_a_smaller_net_s_own_history_is_all_that_is_wanted(place: Path) -> None:

@@ -184,7 +184,8 @@ def train(case: Case) -> dict[str, np.ndarray]:
     params, rates, losses = [params_of(solver.net)], [], []
     for _ in range(ITERATIONS):
         losses.append(losses_of_iteration(twin, solver.net, message.iter_size))
-        rates.append(solver.lr)
+        # Asking for the rate lets multistep take its next step.
+        rates.append(np.nan if message.lr_policy == "multistep" else solver.lr)
         solver.step(1)
         params.append(params_of(solver.net))
     record = {
