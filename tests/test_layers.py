@@ -201,7 +201,8 @@ def test_a_tie_of_two_maxima_goes_to_the_second_bottom() -> None:
 def test_every_layer_type_has_a_row() -> None:
     rows = {case_id.split("/")[0] for case_id in CASES}
     rows |= {case.id.split("/")[0] for case in DATA_CASES}
-    assert rows == set(layer_types())
+    # What a Python layer computes is the user's: test_python_layers.py runs some.
+    assert rows == set(layer_types()) - {"Python"}
 
 
 def test_rows_are_sorted_by_name_and_unique() -> None:

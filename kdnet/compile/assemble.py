@@ -76,6 +76,11 @@ class _Inputs:
     scalars: list[Tensor] = field(default_factory=list)
     hosted: list[Tensor] = field(default_factory=list)
 
+    def ordered(self, state: Sequence[Tensor]) -> list[Tensor]:
+        """All but the constants, in the order of the graph's inputs."""
+        fed = [*self.data, *self.noise, *self.hosted]
+        return [*fed, *self.reads, *state, *self.rate, *self.scalars]
+
 
 def _classify(
     forward: Forward, needed: Sequence[Tensor], state: set[Tensor], frozen: frozenset[Tensor]
@@ -114,15 +119,7 @@ def assemble(
     found = _classify(forward, outside(g.ops, every.values()), set(state), frozen)
     model = to_model(
         g.ops,
-        [
-            *found.data,
-            *found.noise,
-            *found.hosted,
-            *found.reads,
-            *state,
-            *found.rate,
-            *found.scalars,
-        ],
+        found.ordered(state),
         every,
         name=name,
         initializers=dict.fromkeys(found.frozen),
