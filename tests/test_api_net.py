@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import kdnet
-from kdnet.errors import DataError, KdnetError, UsageError, WeightsError
+from kdnet.errors import DataError, KdnetError, LayerError, UsageError, WeightsError
+from kdnet.layers.python import allowed_python
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "caffe" / "api.npz")
 SMALL = """
@@ -363,3 +364,69 @@ def test_a_solver_is_no_net(tmp_path):
         kdnet.Net(path)
     with pytest.raises(KdnetError, match="file-not-found"):
         kdnet.Net(tmp_path / "none.prototxt")
+
+
+def test_python_layers_are_refused_at_their_place(tmp_path):
+    code = "import kdnet.layers.python as p\nclass Same(p.Layer):\n"
+    for name in ("setup", "reshape", "forward"):
+        code += f"    def {name}(self, bottom, top):\n        top[0].reshape(4, 3)\n"
+    (tmp_path / "own_layers.py").write_text(code)
+    text = SMALL + 'layer { name: "own" type: "Python" bottom: "data" top: "own" '
+    text += 'python_param { module: "own_layers" layer: "Same" } }'
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(LayerError, match="python-not-allowed"):
+        kdnet.Net(tmp_path / "net.prototxt")
+    with allowed_python(str(tmp_path)), pytest.raises(LayerError, match="runs no Python layers"):
+        kdnet.Net(tmp_path / "net.prototxt")
+
+
+def test_a_loss_without_a_top_counts():
+    head = 'layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 4 dim: 2 } } }'
+    loss = 'layer { name: "l" type: "EuclideanLoss" bottom: "ip" bottom: "t" loss_weight: 2 }'
+    net = kdnet.Net(_message(head + SMALL + loss), kdnet.TRAIN)
+    net.blobs["data"].data[...] = np.arange(12).reshape(4, 3)
+    net.params["ip"][0].data[...] = [[1, 2, 3], [3, 2, 1]]
+    net.forward()
+    assert "l" not in net.blobs
+    found = net.backward(diffs=["ip"])["data"]
+    want = 2 * net.blobs["ip"].data / 4 @ net.params["ip"][0].data
+    assert found == pytest.approx(want, rel=1e-4)
+
+
+def test_a_loss_weight_inside_the_net_counts():
+    text = SMALL.replace('name: "prob" type: "Softmax"', 'name: "prob" type: "Power"')
+    net = kdnet.Net(_message(text.replace('type: "ReLU"', 'type: "ReLU" loss_weight: 0.5')))
+    net.blobs["data"].data[...] = 1
+    net.params["ip"][0].data[...] = 2
+    net.blobs["prob"].diff[...] = 3
+    net.forward()
+    assert net.backward()["data"] == pytest.approx(np.full((4, 3), 2 * 2 * 3.5))
+
+
+def test_shapes_that_come_and_go_stay_right():
+    net = _small()
+    for rows in range(1, 20):
+        net.blobs["data"].reshape(rows, 3)
+        net.blobs["data"].data[...] = rows
+        found = net.forward()["prob"]
+        assert found.shape == (rows, 2)
+        assert net.blobs["ip"].data[0] == pytest.approx(
+            np.maximum(rows * net.params["ip"][0].data.sum(1), 0), rel=1e-4, abs=1e-5
+        )
+
+
+def test_layers_that_do_nothing_keep_gradients_apart():
+    text = SMALL.replace('name: "prob" type: "Softmax"', 'name: "prob" type: "Power"')
+    more = (
+        'layer { name: "twice" type: "Power" bottom: "ip" top: "twice" power_param { scale: 2 } }'
+    )
+    net = kdnet.Net(_message(text + more))
+    net.blobs["data"].data[...] = 1
+    net.params["ip"][0].data[...] = 2
+    net.forward()
+    net.backward(prob=np.full((4, 2), 3), twice=np.full((4, 2), 5), diffs=["ip"])
+    assert (net.blobs["prob"].diff == 3).all()
+    assert (net.blobs["ip"].diff == 13).all()
+    net.blobs["twice"].diff[...] = 7
+    net.backward(start="prob", end="relu")
+    assert (net.blobs["ip"].diff == 3).all()

@@ -9,6 +9,7 @@ from kdnet.autodiff import gradients
 from kdnet.compile import Forward, Program, trace_forward
 from kdnet.compile.assemble import WATCHED, assemble, watch
 from kdnet.compile.weights import Blob as WeightBlob
+from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import LayerModel, NetModel
 from kdnet.schema import SourceMap
@@ -61,7 +62,7 @@ def trace_range(
         schedules: the numbers that a solver moves.
 
     Raises:
-        LayerError: the faults of the layers.
+        LayerError: the faults of the layers; python-not-allowed.
     """
     chosen = net.layers[layers.start : layers.stop]
     outside = outside_blobs(chosen)
@@ -73,7 +74,12 @@ def trace_range(
     inputs = [top for layer in chosen if layer.type == "Input" for top in layer.tops]
     stated = {name: shapes[name] for name in inputs if name in shapes}
     part = replace(net, layers=chosen, outputs=())
-    return trace_forward(part, Emitter(provider=provider), stated, schedules)
+    forward = trace_forward(part, Emitter(provider=provider), stated, schedules, apart=True)
+    for hosted in forward.trace.hosted:
+        text = f'layer "{hosted.name}" (Python): kdnet.Net runs no Python layers'
+        hint = ("kdnet train and kdnet test do, with --allow-python",)
+        fail(LayerError, "python-not-allowed", text, span=hosted.layer.model.position, help=hint)
+    return forward
 
 
 def outside_blobs(layers: Iterable[LayerModel]) -> tuple[str, ...]:
@@ -175,23 +181,16 @@ def _seeds(forward: Forward, ends: Sequence[str], layers: set[str]) -> list[tupl
 def _first_values(forward: Forward, start: int) -> dict[str, Tensor]:
     """The tensor of each blob as the layers from ``start`` on first read or make it."""
     found: dict[str, Tensor] = {}
-    layers = forward.net.layers
-    for index in range(start, len(layers)):
-        for name, tensor in zip(layers[index].bottoms, forward.bottoms[index], strict=True):
-            found.setdefault(name, tensor)
-        for name in layers[index].tops:
-            if name not in found:
-                found[name] = _made(forward, name, index)
+    latest: dict[str, Tensor] = {}
+    for index, layer in enumerate(forward.net.layers):
+        if index >= start:
+            for name in layer.bottoms:
+                found.setdefault(name, latest[name])
+        latest |= zip(layer.tops, forward.tops[index], strict=True)
+        if index >= start:
+            for name in layer.tops:
+                found.setdefault(name, latest[name])
     return found
-
-
-def _made(forward: Forward, name: str, maker: int) -> Tensor:
-    """What a layer makes of a blob: what the next one that names it reads, else its last value."""
-    layers = forward.net.layers
-    for index in range(maker + 1, len(layers)):
-        if name in layers[index].bottoms:
-            return forward.bottoms[index][layers[index].bottoms.index(name)]
-    return forward.blobs[name]
 
 
 def _is_trained(forward: Forward, blob: WeightBlob) -> bool:

@@ -242,6 +242,38 @@ def solve(solver: Any, key: str) -> None:
     FOUND[f"{key}/hidden after"] = solver.net.params["hidden"][0].data.copy()
 
 
+CLASSES = """
+layer {
+  name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 dim: 6 dim: 6 } }
+}
+layer {
+  name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 5 kernel_size: 3 stride: 3 }
+}
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
+  inner_product_param { num_output: 4 } }
+layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
+"""
+
+
+def classes() -> None:
+    """What a Classifier says of images."""
+    rng = np.random.default_rng(13)
+    FOUND["classes/net"] = np.array(CLASSES)
+    Path("classes.prototxt").write_text(CLASSES)
+    net = caffe.Net("classes.prototxt", caffe.TEST)
+    start: dict[str, np.ndarray] = {}
+    started(net, start, "classes", rng)
+    FOUND.update(start)
+    net.save("classes.caffemodel")
+    options = {"mean": np.array([0.4, 0.5, 0.6]), "raw_scale": 2, "channel_swap": (2, 1, 0)}
+    made = caffe.Classifier("classes.prototxt", "classes.caffemodel", (9, 8), **options)
+    pictures = [rng.random((11, 7, 3), np.float32), rng.random((5, 12, 3), np.float32)]
+    FOUND["classes/0"], FOUND["classes/1"] = pictures
+    FOUND["classes/ten"] = made.predict(pictures)
+    FOUND["classes/middle"] = made.predict(pictures, False)
+
+
 def specs() -> None:
     """What pycaffe makes of nets written in Python."""
     for name, make in SPECS.items():
@@ -252,7 +284,7 @@ if __name__ == "__main__":
     images()
     specs()
     place = Path.cwd()
-    for part in (passes, solving):
+    for part in (passes, solving, classes):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             part()
