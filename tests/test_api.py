@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_net_surgery_as_in_the_notebook(tmp_path, monkeypatch):
     assert found.reshape(1, 5) == pytest.approx(want, rel=1e-4)
     full.blobs["data"].reshape(1, 2, 7, 9)
     assert full.forward()["fc-conv"].shape == (1, 5, 4, 6)
+
+
+def test_the_guide_names_what_there_is():
+    guide = (Path(kdnet.__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\bkdnet\.(\w+)", guide):
+        assert hasattr(kdnet, name), name
+    for name in re.findall(r"\bL\.(\w+)", guide):
+        assert hasattr(kdnet.layers, name), name
+    for name in re.findall(r"`net\.(\w+)", guide):
+        assert hasattr(kdnet.Net, name) or name in kdnet.Net.__doc__, name
+    for name in re.findall(r"`solver\.(\w+)", guide):
+        assert hasattr(kdnet.Solver, name) or name in kdnet.Solver.__doc__, name
 
 
 def test_messages_have_pycaffes_place():

@@ -346,8 +346,9 @@ def test_misuse_is_told(call, error, text):
 def test_a_shape_that_does_not_fit_is_told_at_the_layer():
     net = _small()
     net.blobs["data"].reshape(4, 5)
-    with pytest.raises(KdnetError):
+    with pytest.raises(LayerError, match="shape-mismatch") as caught:
         net.forward()
+    assert "blob 0 has shape (2, 3); what the layer reads now needs (2, 5)" in str(caught.value)
 
 
 def test_labels_that_are_no_classes_are_told():
