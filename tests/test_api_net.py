@@ -1,104 +1,18 @@
-"""``kdnet.Net`` against pycaffe, pass by pass, and what it does with what is wrong."""
+"""``kdnet.Net`` against pycaffe, and what it does with what is wrong."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from api_nets import GOLDEN, SMALL, message, small, two_ways
 
 import kdnet
 from kdnet.errors import DataError, KdnetError, LayerError, UsageError, WeightsError
 from kdnet.layers.python import allowed_python
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "caffe" / "api.npz")
-SMALL = """
-name: "small"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 } } }
-layer {
-  name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
-  inner_product_param { num_output: 2 weight_filler { type: "xavier" } }
-}
-layer { name: "relu" type: "ReLU" bottom: "ip" top: "ip" }
-layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }
-"""
-
-
-def _net(force="true"):
-    net = kdnet.Net(_message(str(GOLDEN["net/text"]).format(force=force)), kdnet.TRAIN)
-    for name, params in net.params.items():
-        for index, param in enumerate(params):
-            if name != "right":
-                param.data[...] = GOLDEN[f"net/start/{name}/{index}"]
-    net.blobs["data"].data[...] = GOLDEN["net/data"]
-    net.blobs["label"].data[...] = [1, 0, 4]
-    return net
-
-
-def _message(text):
-    return kdnet.proto.caffe_pb2.NetParameter.FromString(_parsed(text).SerializeToString())
-
-
-def _parsed(text):
-    from kdnet.schema import kdnet_pb2, read_text
-
-    return read_text(text, "net.prototxt", kdnet_pb2.NetParameter).message
-
-
-def _small(**more):
-    return kdnet.Net(_message(SMALL), **more)
-
-
-def _check(net, key, without=()):
-    for name, blob in net.blobs.items():
-        assert blob.data == pytest.approx(GOLDEN[f"{key}/data/{name}"], rel=2e-4, abs=2e-5), name
-        if name not in without:
-            want = GOLDEN[f"{key}/diff/{name}"]
-            assert blob.diff == pytest.approx(want, rel=2e-4, abs=2e-5), name
-    for name, params in net.params.items():
-        for index, param in enumerate(params):
-            want = GOLDEN[f"{key}/slope/{name}/{index}"]
-            assert param.diff == pytest.approx(want, rel=2e-4, abs=2e-4), (name, index)
-
-
-@pytest.mark.parametrize("force", ["true", "false"])
-def test_passes_are_pycaffes(force):
-    net = _net(force)
-    # Without force_backward pycaffe leaves the gradient of an input at 0; here it is the gradient.
-    without = () if force == "true" else ("data",)
-    for times in ("once", "twice"):
-        net.forward()
-        net.backward()
-        _check(net, f"net/{force}/{times}", without)
-
-
-def test_asking_for_an_inputs_gradient_is_enough():
-    net = _net("false")
-    net.forward()
-    found = net.backward()["data"]
-    want = GOLDEN["net/true/once/diff/data"]
-    assert found == pytest.approx(want, rel=2e-4, abs=2e-5)
-
-
-def test_passes_in_part_are_pycaffes():
-    net = _net()
-    net.forward()
-    net.backward()
-    net.clear_param_diffs()
-    assert net.forward(end="bent").keys() == {"right"}
-    net.blobs["right"].diff[...] = GOLDEN["net/slope"]
-    found = net.backward(start="bent", end="pool")
-    assert found.keys() == {"conv"}
-    assert found["conv"] == pytest.approx(GOLDEN["net/true/part/conv"], rel=2e-4, abs=2e-5)
-    shared = GOLDEN["net/true/part/shared"]
-    assert net.params["right"][0].diff == pytest.approx(shared, rel=2e-4, abs=2e-5)
-    net.blobs["left"].data[...] = GOLDEN["net/slope"]
-    found = net.forward(start="bent", end="sum")["sum"]
-    assert found == pytest.approx(GOLDEN["net/true/part/sum"], rel=2e-4, abs=2e-5)
-
 
 def test_reshape_is_pycaffes():
-    net = _net()
+    net = two_ways()
     net.blobs["data"].reshape(2, 2, 8, 8)
     net.blobs["label"].reshape(2)
     assert net.blobs["prob"].shape == (3, 5)
@@ -109,7 +23,7 @@ def test_reshape_is_pycaffes():
 
 
 def test_structure_is_pycaffes():
-    net = _net()
+    net = two_ways()
     assert net.inputs == ["data", "label"]
     assert net.outputs == ["loss", "near", "prob"]
     assert net.bottom_names["sum"] == ["left", "right"]
@@ -124,7 +38,7 @@ def test_structure_is_pycaffes():
 
 
 def test_blobs_have_the_legacy_four_axes():
-    blob = _net().blobs["data"]
+    blob = two_ways().blobs["data"]
     assert (blob.num, blob.channels, blob.height, blob.width, blob.count) == (3, 2, 8, 8, 384)
     blob.reshape((2, 5))
     assert (blob.num, blob.channels, blob.height, blob.width) == (2, 5, 1, 1)
@@ -135,7 +49,7 @@ def test_blobs_have_the_legacy_four_axes():
 
 
 def test_arrays_stay_the_same_ones():
-    net = _small()
+    net = small()
     data, weight = net.blobs["data"].data, net.params["ip"][0].data
     prob = net.forward()["prob"]
     before = prob.copy()
@@ -151,44 +65,15 @@ def test_arrays_stay_the_same_ones():
 
 
 def test_arrays_can_be_assigned():
-    net = _small()
+    net = small()
     net.blobs["data"].data = 1
     net.blobs["prob"].diff = 2
     assert (net.blobs["data"].data == 1).all()
     assert (net.blobs["prob"].diff == 2).all()
 
 
-def test_inputs_and_seeds_may_be_keywords():
-    net = _small()
-    x = np.arange(12).reshape(4, 3) / 12
-    found = net.forward(data=x, blobs=["ip"])
-    assert list(found) == ["prob", "ip"]
-    slope = np.eye(4, 2)
-    found = net.backward(prob=slope, diffs=["prob"])
-    y, w = net.blobs["prob"].data, net.params["ip"][0].data
-    through = y * (slope - (slope * y).sum(1, keepdims=True)) * (net.blobs["ip"].data > 0)
-    assert found["data"] == pytest.approx(through @ w, rel=1e-4, abs=1e-6)
-    assert net.params["ip"][0].diff == pytest.approx(through.T @ x, rel=1e-4, abs=1e-6)
-    assert (found["prob"] == slope).all()
-
-
-def test_an_input_that_a_layer_changes_in_place_keeps_its_gradient_right():
-    text = SMALL.replace('bottom: "data" top: "ip"', 'bottom: "data" top: "ip"', 1)
-    power = 'layer { name: "p" type: "Power" bottom: "data" top: "data" power_param { power: 2 } }'
-    first, second = text.split("layer {\n", 1)
-    net = kdnet.Net(_message(first + power + "layer {\n" + second))
-    x = np.arange(1, 13, dtype=np.float32).reshape(4, 3) / 12
-    net.blobs["data"].data[...] = x
-    net.forward()
-    assert net.blobs["data"].data == pytest.approx(x**2)
-    net.blobs["prob"].diff[:, 0] = 1
-    slope = net.backward(diffs=["ip"])["data"].copy()
-    inner = net.blobs["ip"].diff @ net.params["ip"][0].data
-    assert slope == pytest.approx(inner * 2 * x, rel=1e-4, abs=1e-6)
-
-
 def test_arrays_of_any_length_go_in_batches():
-    net = _small()
+    net = small()
     x = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
     found = net.forward_all(data=x, blobs=["ip"])
     assert found["prob"].shape == (10, 2)
@@ -207,18 +92,18 @@ def test_arrays_of_any_length_go_in_batches():
 
 @pytest.mark.parametrize("ending", [".caffemodel", ".h5", ".npz", ".bin"])
 def test_weights_are_saved_and_loaded(tmp_path, ending):
-    net, other = _small(), _small()
+    net, other = small(), small()
     net.params["ip"][1].data[...] = [3, 4]
     path = tmp_path / f"small{ending}"
     net.save(path)
     audit = other.copy_from(str(path))
     assert "1 of 1 layers loaded" in audit.text()
     assert (other.params["ip"][1].data == [3, 4]).all()
-    assert (kdnet.Net(_message(SMALL), weights=path).params["ip"][1].data == [3, 4]).all()
+    assert (kdnet.Net(message(SMALL), weights=path).params["ip"][1].data == [3, 4]).all()
 
 
 def test_saved_files_hold_layers_as_caffes_do(tmp_path):
-    net = _small()
+    net = small()
     net.save(tmp_path / "small.caffemodel")
     found = kdnet.proto.caffe_pb2.NetParameter()
     found.ParseFromString((tmp_path / "small.caffemodel").read_bytes())
@@ -226,13 +111,13 @@ def test_saved_files_hold_layers_as_caffes_do(tmp_path):
     assert found.layer[1].inner_product_param.num_output == 2
     assert list(found.layer[1].top) == ["ip"]
     net.save_hdf5(tmp_path / "weights.anything")
-    other = _small()
+    other = small()
     other.load_hdf5(tmp_path / "weights.anything")
     assert (other.params["ip"][0].data == net.params["ip"][0].data).all()
 
 
 def test_nets_share_weights():
-    net, other = _small(), _small()
+    net, other = small(), small()
     other.forward()
     net.params["ip"][0].data[...] = 0.5
     other.share_with(net)
@@ -240,7 +125,7 @@ def test_nets_share_weights():
     other.blobs["data"].data[...] = 1
     other.forward()
     assert other.blobs["ip"].data[0] == pytest.approx([6, 1.5])
-    wide = _message(SMALL)
+    wide = message(SMALL)
     wide.layer[1].inner_product_param.num_output = 3
     with pytest.raises(WeightsError, match="share-mismatch"):
         kdnet.Net(wide).share_with(net)
@@ -281,7 +166,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "data" bottom: "data" top: "l
 
 
 def test_memory_data_reads_the_arrays_of_a_program():
-    net = kdnet.Net(_message(MEMORY))
+    net = kdnet.Net(message(MEMORY))
     rows = np.arange(8, dtype=np.float32).reshape(4, 1, 1, 2)
     net.set_input_arrays(rows, np.arange(4, dtype=np.float32))
     seen = []
@@ -295,33 +180,7 @@ def test_memory_data_reads_the_arrays_of_a_program():
     with pytest.raises(DataError, match="memory-arrays"):
         net.set_input_arrays(rows[:3], np.arange(3))
     with pytest.raises(DataError, match="no-memory-data"):
-        _small().set_input_arrays(rows, np.arange(4))
-
-
-def test_dropout_is_drawn_anew_and_its_gradient_fits():
-    n = kdnet.NetSpec()
-    n.data = kdnet.layers.Input(shape={"dim": [1, 200]})
-    n.drop = kdnet.layers.Dropout(n.data)
-    net = kdnet.Net(n, kdnet.TRAIN)
-    net.blobs["data"].data[...] = 1
-    masks = [net.forward()["drop"].copy() for _ in range(2)]
-    assert not (masks[0] == masks[1]).all()
-    net.blobs["drop"].diff[...] = 1
-    assert (net.backward()["data"] == masks[1]).all()
-
-
-def test_batch_norm_keeps_its_statistics_between_passes():
-    n = kdnet.NetSpec()
-    n.data = kdnet.layers.Input(shape={"dim": [8, 1]})
-    n.norm = kdnet.layers.BatchNorm(n.data, moving_average_fraction=0.5)
-    net = kdnet.Net(n, kdnet.TRAIN)
-    net.blobs["data"].data[...] = np.arange(8).reshape(8, 1)
-    factor = net.params["norm"][2].data
-    for want in (1, 1.5, 1.75):
-        net.forward()
-        assert factor == pytest.approx([want])
-    net.backward()
-    assert factor == pytest.approx([1.75])
+        small().set_input_arrays(rows, np.arange(4))
 
 
 @pytest.mark.parametrize(
@@ -339,12 +198,12 @@ def test_batch_norm_keeps_its_statistics_between_passes():
 )
 def test_misuse_is_told(call, error, text):
     with pytest.raises(error) as caught:
-        call(_small())
+        call(small())
     assert text in str(caught.value)
 
 
 def test_a_shape_that_does_not_fit_is_told_at_the_layer():
-    net = _small()
+    net = small()
     net.blobs["data"].reshape(4, 5)
     with pytest.raises(LayerError, match="shape-mismatch") as caught:
         net.forward()
@@ -352,7 +211,7 @@ def test_a_shape_that_does_not_fit_is_told_at_the_layer():
 
 
 def test_labels_that_are_no_classes_are_told():
-    net = _net()
+    net = two_ways()
     net.blobs["label"].data[...] = 9
     with pytest.raises(DataError, match="label-out-of-range"):
         net.forward()
@@ -381,31 +240,8 @@ def test_python_layers_are_refused_at_their_place(tmp_path):
         kdnet.Net(tmp_path / "net.prototxt")
 
 
-def test_a_loss_without_a_top_counts():
-    head = 'layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 4 dim: 2 } } }'
-    loss = 'layer { name: "l" type: "EuclideanLoss" bottom: "ip" bottom: "t" loss_weight: 2 }'
-    net = kdnet.Net(_message(head + SMALL + loss), kdnet.TRAIN)
-    net.blobs["data"].data[...] = np.arange(12).reshape(4, 3)
-    net.params["ip"][0].data[...] = [[1, 2, 3], [3, 2, 1]]
-    net.forward()
-    assert "l" not in net.blobs
-    found = net.backward(diffs=["ip"])["data"]
-    want = 2 * net.blobs["ip"].data / 4 @ net.params["ip"][0].data
-    assert found == pytest.approx(want, rel=1e-4)
-
-
-def test_a_loss_weight_inside_the_net_counts():
-    text = SMALL.replace('name: "prob" type: "Softmax"', 'name: "prob" type: "Power"')
-    net = kdnet.Net(_message(text.replace('type: "ReLU"', 'type: "ReLU" loss_weight: 0.5')))
-    net.blobs["data"].data[...] = 1
-    net.params["ip"][0].data[...] = 2
-    net.blobs["prob"].diff[...] = 3
-    net.forward()
-    assert net.backward()["data"] == pytest.approx(np.full((4, 3), 2 * 2 * 3.5))
-
-
 def test_shapes_that_come_and_go_stay_right():
-    net = _small()
+    net = small()
     for rows in range(1, 20):
         net.blobs["data"].reshape(rows, 3)
         net.blobs["data"].data[...] = rows
@@ -414,20 +250,3 @@ def test_shapes_that_come_and_go_stay_right():
         assert net.blobs["ip"].data[0] == pytest.approx(
             np.maximum(rows * net.params["ip"][0].data.sum(1), 0), rel=1e-4, abs=1e-5
         )
-
-
-def test_layers_that_do_nothing_keep_gradients_apart():
-    text = SMALL.replace('name: "prob" type: "Softmax"', 'name: "prob" type: "Power"')
-    more = (
-        'layer { name: "twice" type: "Power" bottom: "ip" top: "twice" power_param { scale: 2 } }'
-    )
-    net = kdnet.Net(_message(text + more))
-    net.blobs["data"].data[...] = 1
-    net.params["ip"][0].data[...] = 2
-    net.forward()
-    net.backward(prob=np.full((4, 2), 3), twice=np.full((4, 2), 5), diffs=["ip"])
-    assert (net.blobs["prob"].diff == 3).all()
-    assert (net.blobs["ip"].diff == 13).all()
-    net.blobs["twice"].diff[...] = 7
-    net.backward(start="prob", end="relu")
-    assert (net.blobs["ip"].diff == 3).all()
