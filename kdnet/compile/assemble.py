@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdnet.compile.forward import Forward
-from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, ScalarSlot, StateSlot
+from kdnet.compile.program import LOSS, RATE, NoiseSlot, Program, ScalarSlot, SinkSlot, StateSlot
 from kdnet.graph import Emitter, Tensor, outside, to_model
 
 Pair = tuple[Tensor, Tensor]
@@ -40,6 +40,26 @@ def watch(
         label = f"{WATCHED}/{name}"
         found[label] = _own(forward.g, tensor, label, forward.source, taken)
     return found
+
+
+def sink_outputs(forward: Forward, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the net's layers write to files, beside the outputs that there are."""
+    tensors = {
+        f"{sink.layer}/{index}": bottom
+        for sink in forward.trace.sinks
+        for index, bottom in enumerate(sink.bottoms)
+    }
+    return watch(forward, tensors, outputs)
+
+
+def _sinks(forward: Forward, outputs: Mapping[str, Tensor]) -> tuple[SinkSlot, ...]:
+    found = []
+    for sink in forward.trace.sinks:
+        data, label = (f"{WATCHED}/{sink.layer}/{index}" for index in (0, 1))
+        if data in outputs:
+            shapes = (sink.bottoms[0].shape, sink.bottoms[1].shape)
+            found.append(SinkSlot(sink.layer, sink.file, (data, label), shapes, sink.span))
+    return tuple(found)
 
 
 def _total(forward: Forward) -> Tensor:
@@ -140,6 +160,7 @@ def assemble(
             for name, tensor in outputs.items()
             if name.startswith(f"{WATCHED}/")
         },
+        sinks=_sinks(forward, outputs),
         labels=tuple(check for check in trace.labels if check.tensor in found.data),
         scalars=tuple(ScalarSlot(t.name, *keys[t]) for t in found.scalars),
         has_rate=bool(found.rate),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdnet.compile.assemble import assemble, loss_outputs, watch
+from kdnet.compile.assemble import assemble, loss_outputs, sink_outputs, watch
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.compile.hosted import HostedStep, steps_before
 from kdnet.compile.program import Program, WeightSlot
@@ -61,6 +61,7 @@ def compile_evaluation(
     weights = weight_slots(forward.weights, frozenset(), frozenset())
     frozen = frozenset(t for t in forward.weights if t.name not in live)
     outputs = loss_outputs(forward)
+    outputs |= sink_outputs(forward, outputs)
     if not outputs:
         text = (
             f'net "{net.name}" has nothing to tell in phase {net.phase_name}: all blobs are read'

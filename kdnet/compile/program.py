@@ -80,6 +80,17 @@ class ScalarSlot:
 
 
 @dataclass(frozen=True)
+class SinkSlot:
+    """A file that takes two outputs of every run: a layer's data and labels."""
+
+    layer: str
+    file: str
+    outputs: tuple[str, str]
+    shapes: tuple[Shape, Shape]
+    span: Span | None
+
+
+@dataclass(frozen=True)
 class Report:
     """A blob that no layer reads, as Caffe's log prints it; ``loss_weight`` 0 for no loss.
 
@@ -102,7 +113,8 @@ class Program:
     Inputs are ``data`` (fed from sources), ``hosted`` (made by Python layers), ``noise``,
     ``reads`` (values bound and left alone), ``state`` (bound, and replaced by their following
     value), the learning rate ``RATE`` and other ``scalars``. Outputs are the following state,
-    ``reports``, the total loss, and ``watched``: whatever else was asked for, by name.
+    ``reports``, the total loss, and ``watched``: whatever else was asked for, by name; ``sinks``
+    are files that some of these are written to.
     ``frozen`` weights are declared in the model and handed to the session. ``loss_span`` is where
     the first loss stands.
     """
@@ -116,6 +128,7 @@ class Program:
     frozen: tuple[str, ...] = ()
     reports: tuple[Report, ...] = ()
     watched: dict[str, Shape] = field(default_factory=dict)
+    sinks: tuple[SinkSlot, ...] = ()
     labels: tuple[LabelCheck, ...] = ()
     scalars: tuple[ScalarSlot, ...] = ()
     has_rate: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kdnet.autodiff import gradients
-from kdnet.compile.assemble import Pair, assemble, loss_outputs, next_name
+from kdnet.compile.assemble import Pair, assemble, loss_outputs, next_name, sink_outputs
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.compile.hosted import (
     Carried,
@@ -82,6 +82,7 @@ def compile_training(
     statistics = list(forward.trace.updates.items())
     steps = steps_around(forward, steps_before(forward, frozen), carried, frozen)
     losses = loss_outputs(forward)
+    losses |= sink_outputs(forward, losses)
     iter_size = max(1, solver.message.iter_size)
     moving = (*schedules, *numbers_of(transforms_of(solver)))
     if iter_size == 1:

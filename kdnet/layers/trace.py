@@ -41,6 +41,16 @@ class LabelCheck:
     kind: str = "label"
 
 
+@dataclass(frozen=True)
+class Sink:
+    """Two blobs that a layer writes to a file on the host, batch by batch."""
+
+    layer: str
+    file: str
+    bottoms: tuple[Tensor, Tensor]
+    span: Span | None
+
+
 @dataclass
 class Trace:
     """Collected while the layers of one net emit their forward pass.
@@ -48,7 +58,7 @@ class Trace:
     ``scheduled`` are the (layer, field) pairs that the solver moves while it trains; ``scalars``
     the inputs by which they reach the graph; ``asked`` the numbers by layer that can be scheduled.
     ``batch_sizes`` are those of the layers that read data; ``hosted`` are layers in Python, and
-    ``made_on_host`` the inputs that they fill.
+    ``made_on_host`` the inputs that they fill. ``sinks`` are what is written to files.
     """
 
     noise: list[Noise] = field(default_factory=list)
@@ -59,6 +69,7 @@ class Trace:
     batch_sizes: dict[str, int] = field(default_factory=dict)
     hosted: list[Hosted] = field(default_factory=list)
     made_on_host: set[Tensor] = field(default_factory=set)
+    sinks: list[Sink] = field(default_factory=list)
     scheduled: frozenset[tuple[str, str]] = frozenset()
     scalars: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     asked: dict[str, list[str]] = field(default_factory=dict)

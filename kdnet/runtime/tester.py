@@ -120,6 +120,7 @@ def test_net(
         test = TestNet(evaluation, sources, options.iterations)
         means = _Means(log, evaluation)
         seen = evaluation_batches(engine, test, StateBuffers(device, {}), options.seed)
+        opened.callback(seen.close)
         means.take(seen, found, stop)
     scores = Scores(evaluation, means.values, _scored(found, log), means.batches)
     log_scores(scores, log)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
@@ -26,6 +27,7 @@ from kdnet.runtime.hosted import open_engine
 from kdnet.runtime.log import CaffeLog, with_weights
 from kdnet.runtime.rate import Rate, scheduled_at
 from kdnet.runtime.signals import StopRequest
+from kdnet.runtime.sinks import check_files, recording, write_last
 from kdnet.runtime.snapshots import Snapshot, history_of, last_updates, layers_of, save
 from kdnet.runtime.solver_states import Resume
 from kdnet.runtime.state import StateBuffers
@@ -94,8 +96,11 @@ class Trainer:
         history = run.resume.history if run.resume else None
         self._stepper = Stepper(training, run.device, run.values, history)
         self._tests = [self._engine_of(test) for test in run.tests]
+        for program in (training.main, *(test.evaluation.program for test in run.tests)):
+            check_files(program)
         self._debug = self._debug_info(run.debug)
         self._feed: Batches | None = None
+        self._latest: dict[str, Array] = {}
         self._stop: StopRequest | None = None
         self._saved_at = -1
         self._clock = time.perf_counter()
@@ -136,6 +141,8 @@ class Trainer:
                 if self.iteration * run.training.iter_size > start:
                     self._save_once()
                 raise
+        if self._latest:
+            write_last(run.training.main, self._latest)
         if stop is not None and stop.signal:
             self._leave(stop.signal)
 
@@ -196,6 +203,7 @@ class Trainer:
 
     def _step(self, rate: float) -> dict[str, Array]:
         values = self._stepper.step(rate, self._feeds, self._scheduled)
+        self._latest = values
         if not np.isfinite(values[LOSS]):
             raise RunError(self._non_finite(values))
         return values
@@ -330,8 +338,8 @@ def evaluate(
 
     It breaks off, with a result that means nothing, as soon as ``until`` holds.
     """
-    seen = evaluation_batches(engine, test, buffers, seed, scheduled)
-    return mean_values(takewhile(lambda _values: not until(), seen), test.iterations)
+    with closing(evaluation_batches(engine, test, buffers, seed, scheduled)) as seen:
+        return mean_values(takewhile(lambda _values: not until(), seen), test.iterations)
 
 
 def mean_values(seen: Iterable[Mapping[str, Array]], count: int) -> dict[str, Array]:
@@ -349,8 +357,9 @@ def evaluation_batches(
     buffers: StateBuffers,
     seed: int,
     scheduled: Mapping[str, float] | None = None,
-) -> Iterator[dict[str, Array]]:
-    """What the engine says of each of the test's batches."""
-    with batches(engine.program, test.sources, seed) as feed:
+) -> Generator[dict[str, Array], None, None]:
+    """What the engine says of each of the test's batches; to be closed where not all are taken."""
+    fed = batches(engine.program, test.sources, seed)
+    with fed as feed, recording(test.evaluation.program, test.iterations) as take:
         for index in range(test.iterations):
-            yield engine.run(buffers, feed.next(index), scheduled, keep=False)
+            yield take(engine.run(buffers, feed.next(index), scheduled, keep=False))

@@ -84,6 +84,13 @@ CASES = (
         _as(2, 6, 2),
     ),
     LayerCase(
+        "HDF5Output/two",
+        'type: "HDF5Output" hdf5_output_param { file_name: "nowhere.h5" }',
+        [(2, 3), (2,)],
+        lambda *_: (),
+        tops=0,
+    ),
+    LayerCase(
         "InnerProduct/axis",
         'type: "InnerProduct" inner_product_param { num_output: 4 axis: 2 }',
         [(2, 3, 5)],
