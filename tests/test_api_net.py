@@ -35,6 +35,7 @@ def test_structure_is_pycaffes():
     assert net.blob_loss_weights["near"] == pytest.approx(0.3)
     assert net.blobs["loss"].diff == 1
     assert net.name == "two ways"
+    assert list(net.blobs.copy().items()) == list(net.blobs.items())
 
 
 def test_blobs_have_the_legacy_four_axes():
@@ -188,6 +189,11 @@ def test_memory_data_reads_the_arrays_of_a_program():
     [
         (lambda n: n.forward(end="prb"), ValueError, 'no layer "prb"; did you mean "prob"'),
         (lambda n: n.forward(blobs=["i"]), KeyError, 'no blob "i"'),
+        (lambda n: n.forward(start="ip", end="data"), ValueError, '"ip" does not lie before'),
+        (lambda n: n.backward(start="ip", end="relu"), ValueError, '"ip" does not lie behind'),
+        (lambda n: n.blobs["dta"], KeyError, 'no blob "dta"; did you mean "data"'),
+        (lambda n: n.params["relu"], KeyError, 'no layer with weights "relu"'),
+        (lambda n: kdnet.Net(n.model.message, 5), ValueError, "the phase is kdnet.TRAIN (0)"),
         (lambda n: n.forward(dta=1), ValueError, "inputs are data; give all"),
         (lambda n: n.forward(data=np.zeros((5, 3))), ValueError, "5 items where the net has"),
         (lambda n: n.backward(ip=1), ValueError, "outputs are prob; give all"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_deep_nets_do_not_meet_the_recursion_limit():
     for _ in range(3000):
         x = L.ReLU(x)
     assert len(x.to_proto().layer) == 3001
+
+
+def test_specs_can_be_copied():
+    n = kdnet.NetSpec()
+    n.data = L.Input(shape={"dim": [1, 2]})
+    copied = copy.deepcopy(n)
+    copied.relu = L.ReLU(copied.data)
+    assert len(n.to_proto().layer) == 1
+    assert len(copied.to_proto().layer) == 2
+    assert copy.copy(n).to_proto() == n.to_proto()
 
 
 def _net():

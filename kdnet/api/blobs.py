@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kdnet.errors import did_you_mean
+
 Floats = NDArray[np.float32]
 Hook = Callable[[], None]
+T = TypeVar("T")
+
+
+class Named(OrderedDict[str, T]):
+    """Things by name; a wrong name is answered with the nearest one."""
+
+    def __init__(self, items: Iterable[tuple[str, T]] = (), what: str = "entry") -> None:
+        super().__init__(items)
+        self._what = what
+
+    def __missing__(self, name: str) -> T:
+        hint = "".join(f"; {text}" for text in did_you_mean(str(name), self))
+        raise KeyError(f'the net has no {self._what} "{name}"{hint}')
 
 
 class Blob:

@@ -44,7 +44,10 @@ def resolved(
     located: Located[pb.NetParameter], phase: int, level: int, stages: Sequence[str]
 ) -> NetModel:
     """The layers of a net for a phase, a level and stages; the net's own stages count too."""
+    if phase not in (pb.TRAIN, pb.TEST):
+        raise ValueError(f"the phase is kdnet.TRAIN ({pb.TRAIN}) or kdnet.TEST ({pb.TEST})")
     own = located.message.state
+    stages = (stages,) if isinstance(stages, str) else stages
     state = NetState(phase, level or own.level, (*own.stage, *stages))
     return resolve_net(located.message, located.source, state)
 

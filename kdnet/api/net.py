@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdnet.api.batching import Arrays, collected, copied, in_batches
-from kdnet.api.blobs import Blob, Floats, Parameter
+from kdnet.api.blobs import Blob, Floats, Named, Parameter
 from kdnet.api.mode import current_device, current_seed
 from kdnet.api.models import FilePath, Given, Model, Positional, arguments, read_model, resolved
 from kdnet.api.passes import Passes
@@ -114,9 +114,9 @@ class Net:
         )
         names = list(dict.fromkeys(top for layer in net.layers for top in layer.tops))
         self.blob_loss_weights = OrderedDict((name, forward.makers[name][1]) for name in names)
-        self.blobs: OrderedDict[str, Blob] = OrderedDict(
-            (name, Blob(forward.blobs[name].shape, self.blob_loss_weights[name])) for name in names
-        )
+        weights = self.blob_loss_weights
+        blobs = ((name, Blob(forward.blobs[name].shape, weights[name])) for name in names)
+        self.blobs: Named[Blob] = Named(blobs, "blob")
         self._passes.attach(self.blobs)
         self.inputs = [top for layer in net.layers if layer.type == "Input" for top in layer.tops]
         self.outputs = list(net.outputs)
@@ -125,9 +125,8 @@ class Net:
         self._name_parameters()
 
     def _name_parameters(self) -> None:
-        self.params: OrderedDict[str, list[Parameter]] = OrderedDict(
-            self._weights.parameters(self.model)
-        )
+        found = self._weights.parameters(self.model)
+        self.params: Named[list[Parameter]] = Named(found.items(), "layer with weights")
 
     @property
     def name(self) -> str:
@@ -160,12 +159,8 @@ class Net:
 
     def _known(self, names: Iterable[str]) -> list[str]:
         """The names, each once, if they are blobs."""
-        found = list(dict.fromkeys(names))
-        for name in found:
-            if name not in self.blobs:
-                hint = "".join(f"; {text}" for text in did_you_mean(name, self.blobs))
-                raise KeyError(f'the net has no blob "{name}"{hint}')
-        return found
+        found = dict.fromkeys(names)
+        return [name for name in found if self.blobs[name] is not None]
 
     def _fill(self, given: Mapping[str, ArrayLike], wanted: Sequence[str], what: str) -> None:
         """Write arrays into blobs: all of ``wanted`` or none."""
@@ -210,6 +205,8 @@ class Net:
         first = 0 if start is None else self._index(start)
         last = len(self.model.layers) - 1 if end is None else self._index(end)
         tops = self.outputs if end is None else self.top_names[end]
+        if first > last:
+            raise ValueError(f'layer "{start}" does not lie before "{end}"')
         wanted = self._known([*tops, *(blobs or ())])
         self._fill(inputs, self.inputs, "input")
         self._passes.forward(range(first, last + 1))
@@ -242,6 +239,8 @@ class Net:
         first = len(self.model.layers) - 1 if start is None else self._index(start)
         last = 0 if end is None else self._index(end)
         bottoms = self.inputs if end is None else self.bottom_names[end]
+        if first < last:
+            raise ValueError(f'layer "{start}" does not lie behind "{end}"')
         wanted = self._known([*bottoms, *(diffs or ())])
         self._fill(seeds, self.outputs, "output")
         self._passes.backward(first, last, wanted)

@@ -97,6 +97,9 @@ class NetSpec:
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Top:
+        if name == "tops" or name.startswith("__"):
+            # Looked for while a copy is made, when there is nothing yet.
+            raise AttributeError(name)
         found = self.tops.get(name)
         if not isinstance(found, Top):
             raise AttributeError(f'the net has no top "{name}" yet{_near(name, self.tops)}')
