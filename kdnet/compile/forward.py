@@ -11,6 +11,7 @@ from kdnet.errors import Diagnostic, Faults, GraphError, LayerError
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers import DataLayer, Layer, Trace, layer_class
 from kdnet.layers.base import ANY, Arity
+from kdnet.layers.behind_filters import pass_on, receive
 from kdnet.net import LayerModel, NetModel
 from kdnet.solvers import Schedule
 
@@ -151,6 +152,7 @@ def _emit_layer(forward: Forward, index: int, *, apart: bool) -> None:
         for number, bottom in enumerate(forward.bottoms[index])
     ]
     layer.check(*bottoms)
+    receive(layer, [forward.blobs[name] for name in model.bottoms])
     _check_extremes(forward, layer, bottoms)
     declared = layer.weights(*bottoms)
     weights = forward.table.declare(forward.g, layer, declared)
@@ -164,6 +166,7 @@ def _emit_layer(forward: Forward, index: int, *, apart: bool) -> None:
             text = error.diagnostics[0].message
             layer.fail("shape-mismatch", text, model.position)
     tops = emitted if isinstance(emitted, tuple) else (emitted,)
+    pass_on(layer, bottoms, tops)
     _bind_tops(forward, layer, tops)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Layer, layer
+from kdnet.layers.kept import left_out, of_kept, per_item
 from kdnet.layers.labels import Labels, check_labels, read_labels
 
 
@@ -51,6 +54,7 @@ class Accuracy(Layer):
         axis = self.axis(x, self.params.axis)
         self.expect_labels(labels, x.shape[axis], self.ignore)
         found = read_labels(g, x, labels, axis, self.ignore)
+        found = replace(found, ignored=left_out(g, found.ignored, self.kept))
         true_score = g.reduce_sum(g.where(found.hit, x, 0.0), [axis], keepdims=True)
         above = g.cast(g.op("GreaterOrEqual", x, true_score))
         rank = g.reduce_sum(above, [axis])
@@ -61,13 +65,14 @@ class Accuracy(Layer):
 
     def _share(self, g: Emitter, right: Tensor, labels: Labels) -> Tensor:
         if labels.ignored is None:
-            return g.mul(g.sum_all(right), 1.0 / max(right.size, 1))
+            total = g.sum_all(of_kept(g, right, self.kept))
+            return per_item(g, total, 1.0, max(right.size, 1), self.kept)
         counted = g.where(labels.ignored, 0.0, 1.0)
         return g.div(g.sum_all(g.mul(right, counted)), g.maximum(g.sum_all(counted), 1.0))
 
     def _by_class(self, g: Emitter, right: Tensor, labels: Labels, axis: int) -> Tensor:
         shape = labels.hit.shape
-        member = g.cast(labels.hit)
+        member = of_kept(g, g.cast(labels.hit), self.kept)
         if labels.ignored is not None:
             counted = g.where(labels.ignored, 0.0, 1.0)
             member = g.mul(member, _with_axis(g, counted, axis))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdnet.errors import Diagnostic, LayerError, Span
 from kdnet.graph import Emitter, Tensor
+from kdnet.layers.kept import Kept
 from kdnet.layers.registry import register
 from kdnet.layers.trace import LabelCheck, Noise, Trace
 from kdnet.net import LayerModel, ParamModel
@@ -56,6 +57,7 @@ class Layer(ABC):
     ``roles`` says what each bottom of a loss or a metric is, the last one for all that follow:
     "logits", "probabilities" or "binary logits" of a classifier, "label", "target", "values",
     "student" and "teacher" (features), "student logits" and "teacher logits", "record" (numbers).
+    ``kept`` says which items of the bottoms are there, where a Filter came before.
     """
 
     type: ClassVar[str]
@@ -65,6 +67,7 @@ class Layer(ABC):
     is_loss: ClassVar[bool] = False
     is_metric: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...]] = ()
+    kept: Kept | None = None
 
     def __init__(self, model: LayerModel, trace: Trace) -> None:
         self.model = model

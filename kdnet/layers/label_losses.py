@@ -12,6 +12,7 @@ from kdnet.data.paths import find, suggest
 from kdnet.errors import WeightsError
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
+from kdnet.layers.kept import of_kept, per_item
 from kdnet.layers.labels import check_labels, read_labels
 from kdnet.layers.metric_losses import check_one_label_each
 from kdnet.layers.normalization import LossLayer
@@ -58,7 +59,8 @@ class MultinomialLogisticLoss(LossLayer):
         none = g.reduce_max(g.cast(hit), [1])
         known = g.where(g.greater(none, 0.0), picked, 1.0)
         clamped = g.straight_through(g.maximum(known, LEAST), known)
-        return g.mul(g.sum_all(g.log(clamped)), -1.0 / items)
+        terms = of_kept(g, g.log(clamped), self.kept)
+        return per_item(g, g.sum_all(terms), -1.0, items, self.kept)
 
 
 @layer("InfogainLoss", params="infogain_loss_param", bottoms=(2, 3), tops=(1, 2))
@@ -143,7 +145,7 @@ class InfogainLoss(LossLayer):
             terms = g.where(found.ignored, 0.0, terms)
         loss = self.normalized(
             g,
-            g.sum_all(terms),
+            g.sum_all(of_kept(g, terms, self.kept)),
             positions=terms.size,
             items=prod(x.shape[:axis]),
             ignored=found.ignored,

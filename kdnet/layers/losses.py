@@ -8,6 +8,7 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import layer
+from kdnet.layers.kept import of_kept, per_item
 from kdnet.layers.labels import check_labels, read_labels
 from kdnet.layers.normalization import LossLayer, Mode
 
@@ -52,7 +53,7 @@ class SoftmaxWithLoss(LossLayer):
             terms = g.where(found.ignored, 0.0, terms)
         loss = self.normalized(
             g,
-            g.sum_all(terms),
+            g.sum_all(of_kept(g, terms, self.kept)),
             positions=terms.size,
             items=prod(x.shape[:axis]),
             ignored=found.ignored,
@@ -102,7 +103,8 @@ class SigmoidCrossEntropyLoss(LossLayer):
             ignored = g.equal(g.cast(t, np.int64), self.ignore)
             terms = g.where(ignored, 0.0, terms)
         items = x.shape[0] if x.rank else 1
-        return self.normalized(g, g.sum_all(terms), positions=x.size, items=items, ignored=ignored)
+        total = g.sum_all(of_kept(g, terms, self.kept))
+        return self.normalized(g, total, positions=x.size, items=items, ignored=ignored)
 
 
 @layer("EuclideanLoss", bottoms=2)
@@ -138,4 +140,5 @@ class EuclideanLoss(LossLayer):
     def emit(self, g: Emitter, a: Tensor, b: Tensor) -> Tensor:
         """The sum of squares of the difference."""
         difference = g.sub(a, g.reshape(b, a.shape))
-        return g.mul(g.sum_all(g.square(difference)), 0.5 / a.shape[0])
+        terms = of_kept(g, g.square(difference), self.kept)
+        return per_item(g, g.sum_all(terms), 0.5, a.shape[0], self.kept)

@@ -6,6 +6,7 @@ import numpy as np
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Layer, layer
+from kdnet.layers.kept import of_kept, per_item
 from kdnet.layers.labels import read_labels
 from kdnet.layers.normalization import LossLayer
 from kdnet.schema import kdnet_pb2 as pb
@@ -60,7 +61,8 @@ class HingeLoss(LossLayer):
         missing = g.relu(g.add(g.mul(scores, g.where(hit, -1.0, 1.0)), 1.0))
         squared = self.params.norm == pb.HingeLossParameter.L2
         terms = g.square(missing) if squared else missing
-        return g.mul(g.sum_all(terms), 1.0 / items)
+        total = g.sum_all(of_kept(g, terms, self.kept))
+        return per_item(g, total, 1.0, items, self.kept)
 
 
 @layer("ContrastiveLoss", params="contrastive_loss_param", bottoms=3)
@@ -107,7 +109,8 @@ class ContrastiveLoss(LossLayer):
             pushed = _pushed(g, squared, margin)
         # Caffe cuts the mark down to a whole number.
         marks = g.cast(g.cast(g.reshape(similar, (items,)), np.int64), np.bool_)
-        return g.mul(g.sum_all(g.where(marks, squared, pushed)), 0.5 / items)
+        terms = of_kept(g, g.where(marks, squared, pushed), self.kept)
+        return per_item(g, g.sum_all(terms), 0.5, items, self.kept)
 
 
 def _pushed(g: Emitter, squared: Tensor, margin: float) -> Tensor:

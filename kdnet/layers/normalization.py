@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers.base import Layer
+from kdnet.layers.kept import left_out, per_item
 from kdnet.schema import kdnet_pb2 as pb
 
 Mode = pb.LossParameter
@@ -50,13 +51,14 @@ class LossLayer(Layer):
 
         Args:
             g: the graph.
-            total: the sum over all positions, a scalar.
+            total: the sum over all positions that count, a scalar.
             positions: how many predictions there are (FULL, and VALID where none is ignored).
             items: how many items the batch has (BATCH_SIZE).
             ignored: bool, true where a prediction is left out.
             factor: a constant.
         """
         mode = self.normalization
+        ignored = left_out(g, ignored, self.kept)
         if mode == Mode.VALID and ignored is not None:
             counted = g.sum_all(g.where(ignored, 0.0, 1.0))
             return g.div(g.mul(total, factor), g.maximum(counted, 1.0))
@@ -65,4 +67,6 @@ class LossLayer(Layer):
             Mode.VALID: positions,
             Mode.BATCH_SIZE: items,
         }
-        return g.mul(total, factor / max(divisors.get(mode, 1), 1))
+        if mode not in divisors:
+            return g.mul(total, factor)
+        return per_item(g, total, factor, max(divisors[mode], 1), self.kept)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdnet.errors import Span
 from kdnet.graph import Emitter, Tensor
+from kdnet.layers.kept import Kept
 
 if TYPE_CHECKING:
     from kdnet.layers.python.layer import Hosted
@@ -59,6 +60,7 @@ class Trace:
     the inputs by which they reach the graph; ``asked`` the numbers by layer that can be scheduled.
     ``batch_sizes`` are those of the layers that read data; ``hosted`` are layers in Python, and
     ``made_on_host`` the inputs that they fill. ``sinks`` are what is written to files.
+    ``kept`` are the blobs that a Filter left only some items of.
     """
 
     noise: list[Noise] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Trace:
     hosted: list[Hosted] = field(default_factory=list)
     made_on_host: set[Tensor] = field(default_factory=set)
     sinks: list[Sink] = field(default_factory=list)
+    kept: dict[str, Kept] = field(default_factory=dict)
     scheduled: frozenset[tuple[str, str]] = frozenset()
     scalars: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     asked: dict[str, list[str]] = field(default_factory=dict)

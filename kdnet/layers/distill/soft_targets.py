@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from kdnet.graph import Emitter, Tensor
+from kdnet.layers.kept import of_kept
 from kdnet.layers.labels import Labels, check_labels, read_labels
 from kdnet.layers.normalization import LossLayer
 
@@ -98,7 +99,7 @@ class SoftTargetLoss(LossLayer):
             terms = g.where(ignored, 0.0, terms)
         return self.normalized(
             g,
-            g.sum_all(terms),
+            g.sum_all(of_kept(g, terms, self.kept)),
             positions=logits.size // logits.shape[axis],
             items=prod(logits.shape[:axis]),
             ignored=ignored,
