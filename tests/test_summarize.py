@@ -306,6 +306,38 @@ def test_without_the_data_the_prototxt_is_shown_and_the_fault(tmp_path: Path) ->
     assert "shapes" not in as_json["layers"][0]
 
 
+def test_a_crop_says_what_missing_data_need_not(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    crop = 'transform_param { crop_size: 7 mean_file: "nowhere.binaryproto" }'
+    path.write_text(MISSING.replace('type: "Data"', f'type: "Data" {crop}', 1))
+    assert "4x3x7x7" in ok("summarize", path).out
+
+
+def test_several_tops_of_missing_data(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "h" type: "HDF5Data" top: "x" top: "y" '
+        'hdf5_data_param { source: "none.txt" batch_size: 2 } }'
+    )
+    out = ok("summarize", path, "--input-shape", "x=3x4", "--input-shape", "y=5").out
+    assert "2x3x4, 2x5" in out
+
+
+def test_python_layers_need_leave(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    python = 'layer { name: "p" type: "Python" bottom: "x" top: "p" python_param { '
+    path.write_text(f'{DATA}\n{python} module: "twice_of_summary" layer: "Twice" }} }}')
+    (tmp_path / "twice_of_summary.py").write_text(
+        "import kdnet\nclass Twice(kdnet.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(2, 8)\n"
+    )
+    ended = run("summarize", path)
+    assert ended.code == 1
+    assert "twice_of_summary.Twice" in ended.out
+    assert "2x8" in ok("summarize", path, "--allow-python").out
+
+
 def test_a_solver_is_no_net(joined: Path) -> None:
     ended = run("summarize", joined / "joined_solver.prototxt")
     assert (ended.code, "[not-a-net]" in ended.err) == (2, True)

@@ -9,8 +9,9 @@ sees, how far apart two neighbours' views begin, and where the first begins.
 Below: parts, so a teacher and its student apart; the memory of a forward pass and of a training
 step, as if each blob were let go after its last reader.
 
-Where shapes cannot be worked out, as without the data, the table has what the prototxt says, and
-the fault ends the command with 1. --input-shape data=3x227x227 stands for missing data.
+Data need not be there where crop_size, the layer or --input-shape data=3x227x227 says how large an
+item is. Where shapes cannot be worked out, the table has what the prototxt says, and the fault
+ends the command with 1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import sys
 
 from kdnet.cli._arguments import add_state, count, input_shapes, split
+from kdnet.cli._python import add_python, python_layers
 from kdnet.errors import render_all
 
 NAME = "summarize"
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_state(parser)
+    add_python(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,16 +63,16 @@ def run(options: argparse.Namespace) -> int:
     from kdnet.runtime.summary import SummaryOptions, summarize_file
     from kdnet.schema import kdnet_pb2 as pb
 
-    found = summarize_file(
-        SummaryOptions(
-            options.path,
-            pb.Phase.Value(options.phase),
-            split(options.weights),
-            options.level,
-            split(options.stage),
-            input_shapes(options.input_shape),
-        )
+    wanted = SummaryOptions(
+        options.path,
+        pb.Phase.Value(options.phase),
+        split(options.weights),
+        options.level,
+        split(options.stage),
+        input_shapes(options.input_shape),
     )
+    with python_layers(options):
+        found = summarize_file(wanted)
     if options.json:
         print(json.dumps(as_json(found.summary), indent=1))
     else:

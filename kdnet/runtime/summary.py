@@ -13,7 +13,9 @@ from kdnet.graph import Emitter
 from kdnet.net import NetModel, NetState, resolve_net
 from kdnet.runtime.joining import read_named
 from kdnet.runtime.loading import targets_of
+from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
+from kdnet.runtime.synthetic import with_stand_ins
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import Audit, audit_weights, read_weights
 
@@ -48,9 +50,11 @@ def summarize_file(options: SummaryOptions) -> Found:
         WeightsError: a weight file cannot be read.
     """
     net = resolved(options.path, options.phase, options.level, options.stages)
-    check_input_shapes(options.input_shapes, [net])
+    check_input_shapes(options.input_shapes, [net], every_top=True)
     files = [read_weights(path) for path in options.weights]
     try:
+        # Only shapes are read, so data that are not there need no more than those.
+        (net,) = with_stand_ins([net], options.input_shapes, _silent())
         forward = trace_forward(net, Emitter(), options.input_shapes)
     except KdnetError as fault:
         return Found(outline(net), fault)
@@ -58,6 +62,10 @@ def summarize_file(options: SummaryOptions) -> Found:
     slots = weight_slots(forward.weights, trained, frozenset(forward.trace.updates))
     audit = audit_weights(targets_of(slots), files)[1] if files else None
     return Found(summarize(forward), audit=audit)
+
+
+def _silent() -> CaffeLog:
+    return CaffeLog(print_line=lambda _line: None)
 
 
 def resolved(path: str, phase: int, level: int | None, stages: tuple[str, ...]) -> NetModel:
