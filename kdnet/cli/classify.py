@@ -63,6 +63,16 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
         help="size before the crop (256,256)",
     )
     parser.add_argument(
+        "--ext",
+        action="append",
+        metavar="E[,E]",
+        help="what images in a folder end with (jpg)",
+    )
+    _add_arithmetic(parser)
+
+
+def _add_arithmetic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--mean-file",
         "--mean_file",
         default="",
@@ -93,12 +103,6 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
         type=_order,
         metavar="I,J,K",
         help="order of the channels (2,1,0 for three); '' for as they are",
-    )
-    parser.add_argument(
-        "--ext",
-        action="append",
-        metavar="E[,E]",
-        help="what images in a folder end with (jpg)",
     )
 
 
