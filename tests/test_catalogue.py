@@ -98,6 +98,18 @@ def test_a_number_outside_the_table_is_refused_when_it_is_fed() -> None:
     assert "input_dim must exceed the largest number" in str(caught.value)
 
 
+def test_an_item_outside_the_batch_is_refused_when_it_is_fed() -> None:
+    model = layer_model('type: "BatchReindex"', "TRAIN", 2, 1)
+    layer = layer_class(model)(model, Trace())
+    g = Emitter()
+    layer.emit(g, g.input("bottom0", (3, 2)), g.input("bottom1", (4,)))
+    (check,) = layer.trace.labels
+    check_labels(check, np.array([0, 2, 1, 2], np.float32), 0)
+    with pytest.raises(DataError) as caught:
+        check_labels(check, np.array([0, -1, 1, 2], np.float32), 0)
+    assert "item -1 of batch 0, item 1, is not one of the 3 items" in str(caught.value)
+
+
 def test_a_parameter_is_trained_towards_its_target() -> None:
     text = """
     layer { name: "in" type: "Input" top: "target" input_param { shape { dim: 2 dim: 3 } } }

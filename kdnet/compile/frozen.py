@@ -205,7 +205,8 @@ def _sums_up(layer: LayerModel) -> bool:
 def _per_record(forward: Forward, blob: str, batch: Mapping[int, int]) -> bool:
     tensor = forward.blobs[blob]
     size = batch.get(_maker(forward.net, blob), 0)
-    return bool(tensor.shape) and tensor.shape[0] == size and tensor.is_float
+    filtered = blob in forward.trace.kept
+    return bool(tensor.shape) and tensor.shape[0] == size and tensor.is_float and not filtered
 
 
 def _batch(forward: Forward, index: int, made_by: tuple[tuple[int, ...], ...]) -> int:

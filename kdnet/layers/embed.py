@@ -92,7 +92,8 @@ class BatchReindex(Layer):
         y  (M, ...)  top 0
     Parameters: none
     Gradient: from the op rules: an item's is the sum over where it went; i gets none.
-    Differs from Caffe: nothing.
+    Differs from Caffe: a number outside the batch is refused when it is fed; one that a layer
+        computes is not looked at.
     Faults: a bottom without a batch axis; numbers on more than one axis.
     Source: BVLC/caffe batch_reindex_layer.
     """
@@ -105,4 +106,7 @@ class BatchReindex(Layer):
 
     def emit(self, g: Emitter, x: Tensor, places: Tensor) -> Tensor:
         """One Gather."""
+        span = self.model.source.span(("bottom", 1))
+        check = LabelCheck(places, self.model.name, x.shape[0], None, span, "item")
+        self.trace.labels.append(check)
         return g.op("Gather", x, g.cast(places, np.int64), axis=0)

@@ -30,8 +30,8 @@ class Noise:
 class LabelCheck:
     """Labels that must be integers in [0, classes), or ``ignore``, whenever they are fed.
 
-    ``kind`` says what they number: "label" for classes, "index" for rows of a table, "record"
-    for records of the data.
+    ``kind`` says what they number: "label" for classes, "index" for rows of a table, "item" for
+    items of a batch, "record" for records of the data.
     """
 
     tensor: Tensor

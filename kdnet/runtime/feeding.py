@@ -22,6 +22,7 @@ DEPTH = 4
 NUMBERED = {
     "label": ("classes", "num_output of the classifier must exceed the largest label"),
     "index": ("rows", "input_dim must exceed the largest number"),
+    "item": ("items of the batch", "an item of a batch is named by its place in it"),
     "record": ("records", "num_records must be the number of records in the training data"),
 }
 
