@@ -13,7 +13,7 @@ Counted on the ops that are emitted, so every layer has a cost without stating o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -87,8 +87,16 @@ class Cost:
 
 def layer_of(net: NetModel, op: Op) -> LayerModel | None:
     """The layer that emitted an op: the one with the longest name among its scopes."""
-    found = [layer for layer in net.layers if op.name.startswith(f"{layer.name}/")]
-    return max(found, key=lambda layer: len(layer.name), default=None)
+    name = _owner({layer.name for layer in net.layers}, op)
+    return next((layer for layer in net.layers if layer.name == name), None)
+
+
+def _owner(names: Container[str], op: Op) -> str | None:
+    """The longest of the names among the op's scopes."""
+    scope, slash, _ = op.name.rpartition("/")
+    while slash and scope not in names:
+        scope, slash, _ = scope.rpartition("/")
+    return scope if slash else None
 
 
 def cost_of(forward: Forward, outputs: Iterable[str] | None = None) -> Cost:
@@ -101,9 +109,9 @@ def cost_of(forward: Forward, outputs: Iterable[str] | None = None) -> Cost:
     wanted = [forward.blobs[name] for name in outputs or forward.net.outputs]
     ops = needed_ops(forward.g.ops, wanted)
     by_layer: dict[str, list[OpCost]] = {}
+    names = {layer.name for layer in forward.net.layers}
     for op in on_data(ops, fed_tensors(forward)):
-        layer = layer_of(forward.net, op)
-        by_layer.setdefault(layer.name if layer else "", []).append(op_cost(op))
+        by_layer.setdefault(_owner(names, op) or "", []).append(op_cost(op))
     parameters: dict[str, int] = {}
     read = {tensor for op in ops for tensor in op.inputs}
     for tensor, blob in forward.weights.items():
