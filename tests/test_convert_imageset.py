@@ -200,7 +200,7 @@ def test_a_fault_is_told_and_leaves_no_database(name: str, here: Path, capsys):
 def test_the_mean_has_caffe_s_names_and_needs_no_file(capsys):
     assert run(capsys, "./", "list.txt", "db")[0] == 0
     said = set()
-    for name in ("mean", "compute-mean", "compute_image_mean"):
+    for name in ("mean", "compute-mean", "compute-image-mean", "compute_image_mean"):
         assert main(["data", name, "db", "-backend=lmdb"]) == 0
         said.add(capsys.readouterr().out)
     means = " ".join(f"mean_value: {value:.6g}" for value in PIXELS.mean(axis=(0, 2, 3)))

@@ -11,8 +11,10 @@ from tables.sources import layer_of, write_windows
 
 from kdnet.data import Source, open_source
 from kdnet.data.image_list import image_bytes
+from kdnet.errors import DataError, SchemaError
 from kdnet.net import NetState, resolve_net
 from kdnet.schema import kdnet_pb2 as pb
+from kdnet.schema import read_net
 from kdnet.schema.reader import read_text
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
@@ -107,3 +109,26 @@ def test_a_file_on_one_line_is_read_as_caffe_reads_it(tmp_path: Path):
     path = tmp_path / "windows.txt"
     path.write_text(path.read_text().replace("\n", " "))
     np.testing.assert_array_equal(drawn(tmp_path, 0, 0)[0], wanted[0])
+
+
+def test_a_scale_of_its_own_is_no_forgotten_field(tmp_path: Path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(prototxt("scale/inner"))
+    assert read_net(str(path)).message.layer[0].window_data_param.scale == 0.25
+    path.write_text(prototxt("scale/inner").replace("scale: 0.25", "crop_size: 9"))
+    with pytest.raises(SchemaError, match="ignored-field"):
+        read_net(str(path))
+
+
+def test_a_file_too_large_for_a_list_is_not_read(tmp_path: Path):
+    path = tmp_path / "windows.txt"
+    with path.open("wb") as file:
+        file.truncate(2**32 + 1)
+    with pytest.raises(DataError, match="larger than 4 GiB"):
+        drawn(tmp_path, 0, 0)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
+    (tmp_path / "windows.txt").write_bytes(b"\0\1\2")
+    with pytest.raises(DataError, match="it holds zero bytes"):
+        drawn(tmp_path, 0, 0)

@@ -155,11 +155,7 @@ def assemble(
         state=tuple(StateSlot(t.name, next_name(t), t.shape) for t in state),
         frozen=tuple(tensor.name for tensor in found.frozen),
         reports=tuple(r for r in forward.reports() if r.output in outputs),
-        watched={
-            name: tensor.shape
-            for name, tensor in outputs.items()
-            if name.startswith(f"{WATCHED}/")
-        },
+        watched={n: t.shape for n, t in outputs.items() if n.startswith(f"{WATCHED}/")},
         sinks=_sinks(forward, outputs),
         labels=tuple(check for check in trace.labels if check.tensor in found.data),
         scalars=tuple(ScalarSlot(t.name, *keys[t]) for t in found.scalars),

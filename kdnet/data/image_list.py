@@ -10,6 +10,7 @@ from kdnet.data.paths import find, suggest
 from kdnet.errors import DataError, Diagnostic, Faults, Span, fail
 
 _MAX_FILE_BYTES = 2**30
+_MAX_LIST_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ def list_lines(path: Path, code: str) -> list[str]:
         DataError: ``code``: it cannot be read, or is no text.
     """
     try:
+        if path.stat().st_size > _MAX_LIST_BYTES:
+            fail(DataError, code, f'"{path}" is no list: it is larger than 4 GiB')
         data = path.read_bytes()
     except OSError as error:
         fail(DataError, code, f'"{path}" cannot be read as text: {error.strerror or error}')

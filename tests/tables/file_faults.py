@@ -289,9 +289,9 @@ FILE_FAULTS = [
     FaultCase(
         "source-type",
         "unknown-source",
-        'name: "w" type: "WindowData" top: "data"',
+        'name: "w" type: "Windows" top: "data"',
         nothing,
-        '"WindowData"',
-        'layer "w": there is no data source of type "WindowData"',
+        '"Windows"',
+        'layer "w": there is no data source of type "Windows"',
     ),
 ]
