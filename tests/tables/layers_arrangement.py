@@ -51,8 +51,8 @@ CASES = (
     LayerCase(
         "Tile/negative_axis",
         'type: "Tile" tile_param { axis: -1 tiles: 2 }',
-        [(2, 3)],
-        lambda x: np.concatenate([x, x], axis=1),
+        [(2, 3, 2)],
+        lambda x: np.concatenate([x, x], axis=2),
     ),
     LayerCase("Tile/once", 'type: "Tile" tile_param { tiles: 1 }', [(2, 3)], lambda x: x),
 )

@@ -39,7 +39,7 @@ CASES = (
     LayerCase(
         "Concat/last_axis",
         'type: "Concat" concat_param { axis: -1 }',
-        [(2, 3), (2, 2)],
+        [(2, 3, 2), (2, 3, 1)],
         partial(_joined, axis=-1),
     ),
     LayerCase("Concat/one", 'type: "Concat"', [(2, 3)], _joined),
