@@ -262,6 +262,7 @@ TWICE = b"\x12" + bytes([2 * len(TWICE[2:])]) + 2 * TWICE[2:]
         ("net", b"\xa2\x06\x05\x0a\x01a\x50\x02\x12\x00\x12\x01", "truncated-weights"),
         ("net", b"\xa2\x06\x05\x0a\x01a\x3a\x05\x0a\x00", "corrupt-weights"),
         ("net", TWICE, "corrupt-weights"),
+        ("net", b"\x12\x05\x22\x03\xc2a\xc2", "corrupt-weights"),
         ("solver", b"\x0a\x01\x00\x12\x7f", "corrupt-weights"),
         ("solver", b'solver_type: SGD type: "Adam"', "solver-type-twice"),
     ],

@@ -20,12 +20,11 @@ from kdnet.errors import DataError, fail
 _STAMP = re.compile(
     r"[IWEF](\d{4})?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))? +(\d+) [^ ]+:\d+\] "
 )
-_ITERATION = re.compile(r"Iteration (\d+)")
-_TEST_NET = re.compile(r"Testing net \(#(\d+)\)")
-_OUTPUT = re.compile(
-    r"(Train|Test) net output #\d+: (\S+) = ([+-]?(?:[\d.]+(?:[eE][+-]?\d+)?|nan|inf))"
-)
-_RATE = re.compile(r"Iteration (\d+), lr = ([+-]?[\d.]+(?:[eE][+-]?\d+)?)")
+_NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)"
+_ITERATION = re.compile(r"Iteration (\d{1,15})\b")
+_TEST_NET = re.compile(r"Testing net \(#(\d{1,9})\)")
+_OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = ({_NUMBER})")
+_RATE = re.compile(rf"Iteration \d+, lr = ({_NUMBER})")
 _SOLVING = "] Solving "
 _TOLD = ("Iteration ", " net output #", _SOLVING)
 _LONGEST_LINE_BYTES = 1 << 16
@@ -184,7 +183,7 @@ class _Reader:
             self._net = int(net[1]) if net else 0
             rate = _RATE.search(line.text)
             if rate and self._iteration is not None:
-                self.rates[self._iteration] = float(rate[2])
+                self.rates[self._iteration] = float(rate[1])
         if self._iteration is not None:
             self._output(line, log)
 

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from kdnet.errors import WeightsError, fail
 from kdnet.schema import (
@@ -28,6 +28,7 @@ from kdnet.schema import (
     write_text,
 )
 from kdnet.schema import kdnet_pb2 as pb
+from kdnet.schema.fields import fields_of
 from kdnet.weights.caffemodel_wire import NUMBERS, damaged, open_net, read_layer
 from kdnet.weights.files import Buffer, atomic_write, open_buffer
 from kdnet.weights.wire import LENGTH, Field, WireError, fields, write_tag, write_varint
@@ -216,9 +217,28 @@ def _parsed(path: str, data: bytes, message_type: Callable[[], M]) -> M:
     try:
         message.ParseFromString(data)
     except DecodeError:
-        kind = message.DESCRIPTOR.name
-        fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: it is no whole {kind}')
+        _damaged(path, message)
+    if not _has_texts(message):
+        _damaged(path, message)
     return message
+
+
+def _damaged(path: str, message: Message) -> NoReturn:
+    kind = message.DESCRIPTOR.name
+    fail(WeightsError, "corrupt-weights", f'"{path}" is damaged: it is no whole {kind}')
+
+
+def _has_texts(message: Message) -> bool:
+    """Whether every string, however deep, is text: protobuf gives one that is not as bytes."""
+    known = fields_of(message.DESCRIPTOR)
+    for found, value in message.ListFields():
+        values = value if known[found.name].repeated else (value,)
+        if found.message_type is not None:
+            if not all(map(_has_texts, values)):
+                return False
+        elif found.type == found.TYPE_STRING and any(isinstance(one, bytes) for one in values):
+            return False
+    return True
 
 
 def _length(number: int, payload: bytes) -> bytes:
