@@ -47,7 +47,7 @@ class Pooling(Layer):
         required unless global_pooling); stride, or stride_h and stride_w (1); pad, or pad_h and
         pad_w (0), less than the kernel; kernel_shape, strides and pads are kdnet's own, a number
         for each spatial axis; global_pooling (false): one window, the whole plane; round_mode
-        (CEIL), FLOOR; engine changes nothing
+        (CEIL), FLOOR, or ceil_mode (true) as forks write it; engine changes nothing
     Gradient: from the op rules; a maximum held more than once passes it to the first place in
         row-major order, and a random choice is the only place of its window that has one.
     Differs from Caffe: a window that lies outside the input is refused; there may be one or three
@@ -85,7 +85,7 @@ class Pooling(Layer):
         pad = self._each("pad", len(sizes), least=0)
         for name, inside, whole in zip(self._names("pad", len(sizes)), pad, kernel, strict=True):
             self.require(inside < whole, at=name, say=f"{inside} is not less than the kernel")
-        up = self.params.round_mode == Method.CEIL
+        up = self._rounds_up()
         found = []
         for size, *numbers in zip(sizes, kernel, stride, pad, strict=True):
             one = side(size, *numbers, ceil=up, clips=any(pad))
@@ -94,6 +94,11 @@ class Pooling(Layer):
             self.require_shape(one.meets, bottom=0, say=f"{say} on an axis of {size}")
             found.append(one)
         return tuple(found)
+
+    def _rounds_up(self) -> bool:
+        modes = [name for name in ("round_mode", "ceil_mode") if self.params.HasField(name)]
+        self.require(len(modes) < 2, at="ceil_mode", say="round_mode says the same")
+        return bool(self.params.ceil_mode) and self.params.round_mode == Method.CEIL
 
     def _check_global(self) -> None:
         for short, (name, each) in WAYS.items():

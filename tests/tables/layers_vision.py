@@ -215,6 +215,14 @@ CASES = (
         ceil=False,
     ),
     _pool(
+        "max_floor_in_a_forks_words",
+        (1, 2, 6, 7),
+        "kernel_size: 3 stride: 2 ceil_mode: false",
+        kernel=(3, 3),
+        stride=(2, 2),
+        ceil=False,
+    ),
+    _pool(
         "max_global",
         (2, 2, 3, 4),
         "global_pooling: true stride: 1 pad: 0",
