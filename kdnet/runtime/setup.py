@@ -132,6 +132,26 @@ def _debug(
     return compile_debug(net, settings)
 
 
+def _test_nets(
+    plan: Plan,
+    training: Training,
+    evaluations: Sequence[Evaluation],
+    device: Device,
+    log: CaffeLog,
+) -> list[TestNet]:
+    """The compiled test nets with their data, and what debug_info says of them."""
+    shapes = plan.options.input_shapes
+    return [
+        TestNet(
+            evaluation,
+            open_sources(net, seed=plan.seed, shapes=shapes),
+            count,
+            _debug(plan, training, net, device, log),
+        )
+        for evaluation, (net, count) in zip(evaluations, plan.tests, strict=True)
+    ]
+
+
 def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     """A run that is ready to train.
 
@@ -143,7 +163,6 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     tell_ignored(plan.solver, log)
     device, why = choose_run_device(options, plan.solver)
     log.line(places.OWN, f"Device: {device} ({why}); seed: {plan.seed}")
-    shapes, seed = options.input_shapes, plan.seed
     cached = plan_cache(plan, options.cache, device) if options.cache else None
     training = cached.training if cached else _compile_train(plan, device)
     evaluations = [_compile_test(plan, training, net, device) for net, _ in plan.tests]
@@ -153,7 +172,7 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
     prefix, message = snapshot_prefix(plan), plan.solver.message
     if message.snapshot or message.snapshot_after_train:
         check_place(prefix)
-    sources = open_sources(plan.net, seed=seed, shapes=shapes)
+    sources = open_sources(plan.net, seed=plan.seed, shapes=options.input_shapes)
     if cached:
         start = training.iter_size * (resume.iteration if resume else 0)
         sources = cached.sources(sources, values, log, start)
@@ -163,17 +182,9 @@ def prepare(options: TrainOptions, log: CaffeLog) -> Run:
         device=device,
         values=values,
         sources=sources,
-        tests=[
-            TestNet(
-                evaluation,
-                open_sources(net, seed=seed, shapes=shapes),
-                count,
-                _debug(plan, training, net, device, log),
-            )
-            for evaluation, (net, count) in zip(evaluations, plan.tests, strict=True)
-        ],
+        tests=_test_nets(plan, training, evaluations, device, log),
         log=log,
-        seed=seed,
+        seed=plan.seed,
         prefix=prefix,
         max_iter=message.max_iter,
         resume=resume,
