@@ -71,7 +71,7 @@ class DebuggedEngine:
 
     def __init__(self, engine: Engine, debug: DebugInfo) -> None:
         self._engine, self._debug = engine, debug
-        self.program = debug.program
+        self.feeding = debug.program
 
     def run(
         self,

@@ -130,7 +130,7 @@ class Trainer:
         log.line(places.SOLVING, f"Solving {run.training.net.name}")
         log.line(places.POLICY, f"Learning Rate Policy: {self._message.lr_policy or 'fixed'}")
         start = self.iteration * run.training.iter_size
-        fed = self._debug.program if self._debug else run.training.fed
+        fed = self._debug.program if self._debug else self._stepper.feeding
         with batches(fed, run.sources, run.seed, start) as self._feed:
             try:
                 while not self._heed() and self.iteration < run.max_iter:
@@ -359,7 +359,7 @@ def evaluation_batches(
     scheduled: Mapping[str, float] | None = None,
 ) -> Generator[dict[str, Array], None, None]:
     """What the engine says of each of the test's batches; to be closed where not all are taken."""
-    fed = batches(engine.program, test.sources, seed)
+    fed = batches(engine.feeding, test.sources, seed)
     with fed as feed, recording(test.evaluation.program, test.iterations) as take:
         for index in range(test.iterations):
             yield take(engine.run(buffers, feed.next(index), scheduled, keep=False))
