@@ -10,9 +10,10 @@ from gradcheck import Array, onnxruntime_run
 
 from kdnet.autodiff import gradients
 from kdnet.compile.forward import Forward, trace_forward
+from kdnet.compile.frozen import cut_frozen
 from kdnet.errors import LayerError
 from kdnet.graph import Emitter, to_model
-from kdnet.net import NetState, resolve_net
+from kdnet.net import NetModel, NetState, resolve_net
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_text
 from kdnet.weights import philox
@@ -41,16 +42,19 @@ def inputs(items: int) -> dict[str, tuple[int, ...]]:
     return {"data": (items, FEATURES), "label": (items,), "selector": (items,)}
 
 
-def traced(text: str, items: int = ITEMS, *, apart: bool = False) -> tuple[Emitter, Forward]:
+def net_of(text: str, items: int = ITEMS) -> NetModel:
     given = "".join(
         f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
         f"{' '.join(f'dim: {size}' for size in shape)} }} }} }}\n"
         for name, shape in inputs(items).items()
     )
     located = read_text(given + text, "net.prototxt", pb.NetParameter)
-    net = resolve_net(located.message, located.source, NetState(pb.TRAIN))
+    return resolve_net(located.message, located.source, NetState(pb.TRAIN))
+
+
+def traced(text: str, items: int = ITEMS, *, apart: bool = False) -> tuple[Emitter, Forward]:
     g = Emitter()
-    return g, trace_forward(net, g, apart=apart)
+    return g, trace_forward(net_of(text, items), g, apart=apart)
 
 
 def outcome(text: str, feeds: Mapping[str, Array], *, apart: bool = False) -> dict[str, Array]:
@@ -133,3 +137,14 @@ def test_a_loss_weight_for_filtered_items_is_refused() -> None:
     text = 'layer { name: "sum" type: "TanH" bottom: "few" top: "y" loss_weight: 1 }\n'
     with pytest.raises(LayerError, match=r'sum of top "y".*\[filtered-batch\]'):
         traced(BEFORE + FILTER + text)
+
+
+def test_a_frozen_part_ends_where_it_is_filtered() -> None:
+    frozen = BEFORE.replace('top: "ip1"', 'top: "ip1" param { lr_mult: 0 } param { lr_mult: 0 }')
+    again = """
+layer { name: "ip3" type: "InnerProduct" bottom: "few" top: "ip3" param { lr_mult: 0 }
+  param { lr_mult: 0 } inner_product_param { num_output: 3 } }
+layer { name: "near" type: "EuclideanLoss" bottom: "ip3" bottom: "ip2" top: "near" }
+"""
+    cut = cut_frozen(net_of(frozen + FILTER + AFTER + again))
+    assert [found.blob for found in cut.frontier] == ["ip1"]
