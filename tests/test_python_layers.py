@@ -18,12 +18,14 @@ from kdnet.errors import KdnetError, LayerError, RunError
 from kdnet.layers.python import Blob, allowed_python
 from kdnet.net import NetState, SolverModel, resolve_net
 from kdnet.runtime import Device, Stepper
+from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import TrainOptions
 from kdnet.runtime.setup import prepare
 from kdnet.runtime.trainer import Trainer
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_prototxt, read_text
+from kdnet.weights import read_weights
 
 GOLDEN = Path(__file__).parent / "golden" / "caffe"
 USER = GOLDEN / "python_layers"
@@ -79,6 +81,25 @@ class Weighted(Twice):
     def setup(self, bottom, top):
         self.blobs.append(3)
 
+class NoExtent(Twice):
+    def setup(self, bottom, top):
+        self.blobs.add_blob(2, 0)
+
+class Scaled(Twice):
+    def setup(self, bottom, top):
+        self.blobs.add_blob(bottom[0].channels)
+        self.blobs[0].data[...] = 2
+    def forward(self, bottom, top):
+        top[0].data[...] = self.blobs[0].data * bottom[0].data
+    def backward(self, top, propagate_down, bottom):
+        self.blobs[0].diff[...] += (top[0].diff * bottom[0].data).sum(0)
+        bottom[0].diff[...] = self.blobs[0].data * top[0].diff
+
+class Resized(Scaled):
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.blobs[0].reshape(3 if self.blobs[0].data[0] == 2 else 4)
+
 class BadShape(Twice):
     def reshape(self, bottom, top):
         top[0].reshape(2, -1)
@@ -132,22 +153,90 @@ def test_a_python_layer_computes_what_a_layer_of_ours_does(code: str, solver: st
         np.testing.assert_allclose(weights[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_a_net_of_python_layers_trains_as_in_caffe() -> None:
+@pytest.mark.parametrize(
+    ("prefix", "net", "losses"),
+    [("", "", ("loss", "hinge")), ("weights/", "weights", ("loss",))],
+)
+def test_a_net_of_python_layers_trains_as_in_caffe(
+    prefix: str, net: str, losses: tuple[str, ...]
+) -> None:
     golden = np.load(GOLDEN / "python_layers.npz")
-    located = read_prototxt(USER / "net.prototxt", pb.NetParameter)
-    solver = read_prototxt(USER / "solver.prototxt", pb.SolverParameter)
-    net = resolve_net(located.message, located.source, NetState(pb.TRAIN))
+    located = read_prototxt(USER / f"{net or 'net'}.prototxt", pb.NetParameter)
+    solver_name = f"{net}_solver.prototxt" if net else "solver.prototxt"
+    solver = read_prototxt(USER / solver_name, pb.SolverParameter)
+    resolved = resolve_net(located.message, located.source, NetState(pb.TRAIN))
     with allowed_python():
-        training = compile_training(net, SolverModel(solver.message, solver.source))
+        training = compile_training(resolved, SolverModel(solver.message, solver.source))
     names = {slot.name: f"{slot.layer}/{slot.index}" for slot in training.weights}
-    values = {slot: golden[f"first/{name}"] for slot, name in names.items()}
+    # The weights of Python layers start as their setup leaves them.
+    values, _ = initial_values(training.weights, (), seed=0, allow_unloaded=True)
+    values |= {
+        slot.name: golden[f"{prefix}first/{names[slot.name]}"]
+        for slot in training.weights
+        if slot.layer_type != "Python"
+    }
     stepper = Stepper(training, Device("cpu"), values)
     for step in range(len(golden["loss"])):
-        found = stepper.step(0.1, lambda _: {})
-        for top in ("loss", "hinge"):
-            assert found[f"output/{top}"] == pytest.approx(golden[top][step], rel=1e-5)
+        found = stepper.step(solver.message.base_lr, lambda _: {})
+        for top in losses:
+            wanted = golden[prefix + top][step]
+            assert found[f"output/{top}"] == pytest.approx(wanted, rel=1e-5)
     for slot, value in stepper.weights().items():
-        np.testing.assert_allclose(value, golden[f"last/{names[slot]}"], rtol=1e-4, atol=1e-6)
+        wanted = golden[f"{prefix}last/{names[slot]}"]
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-6, err_msg=slot)
+
+
+OWN = (
+    'layer { name: "py" type: "Scale" bottom: "ip" top: "y" scale_param { filler { value: 2 } } }'
+)
+
+
+@pytest.mark.parametrize("bottom", ["ip", "x"])
+@pytest.mark.parametrize("solver", ["momentum: 0.9 weight_decay: 0.1", "iter_size: 2"])
+def test_weights_of_python_layers_are_trained_as_those_of_ours(
+    code: str, solver: str, bottom: str
+) -> None:
+    layer, own = (
+        text.replace('bottom: "ip"', f'bottom: "{bottom}"')
+        for text in (python(code, "Scaled"), OWN)
+    )
+    losses, weights = stepped(training_of(layer, solver))
+    wanted_losses, wanted = stepped(training_of(own, solver))
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-6)
+    for name, value in wanted.items():
+        found = weights[name.replace("py/scale", "py/blob_0")]
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_weights_of_python_layers_are_saved_loaded_and_shared(code: str) -> None:
+    layer = python(code, "Scaled").replace('top: "y"', 'param { name: "s" } top: "y1"')
+    layer += (
+        python(code, "Scaled")
+        .replace('"py"', '"py2"')
+        .replace('"ip"', '"y1"')
+        .replace('top: "y"', 'param { name: "s" } top: "y"')
+    )
+    Path("net.prototxt").write_text(NET.format(layer=layer))
+    done = run("train", "net.prototxt", "--allow-python", "--max-iter", "2")
+    assert done.code == 0, done.err
+    saved = {one.name: one.blobs for one in read_weights("net_iter_2.caffemodel").layers}
+    (first,), (second,) = saved["py"], saved["py2"]
+    assert (first == second).all()
+    assert not (first == 2).any()
+    done = run(
+        "train", "net.prototxt", "--allow-python", "--max-iter", "0",
+        "--weights", "net_iter_2.caffemodel", "--out", "again",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    again = {one.name: one.blobs for one in read_weights("again/net_iter_0.caffemodel").layers}
+    assert (again["py"][0] == first).all()
+
+
+def test_a_weight_keeps_its_shape(code: str) -> None:
+    training = training_of(python(code, "Resized"))
+    with pytest.raises(RunError, match=r"weight 0 the shape \(4,\); it was \(3,\)") as raised:
+        stepped(training)
+    assert raised.value.diagnostics[0].code == "python-shape-changed"
 
 
 def test_what_no_weight_lies_before_is_never_asked_for_a_gradient(code: str) -> None:
@@ -207,7 +296,8 @@ FAULTS = [
     ("Twiec", "", "python-class", 'has no layer class "Twiec"'),
     ("BadSetup", 'param_str: "b.txt"', "python-layer-failed", "setup raised ValueError: no such"),
     ("BadShape", "", "python-layer-failed", "reshape raised ValueError: the shape (2, -1)"),
-    ("Weighted", "", "python-weights", "weights of Python layers are not built"),
+    ("Weighted", "", "python-weights", "blobs holds 3, which is no weight"),
+    ("NoExtent", "", "python-layer-failed", "a weight of shape (2, 0) has an extent below 1"),
 ]
 
 

@@ -9,8 +9,8 @@ from kdnet.autodiff import gradients
 from kdnet.compile.assemble import Pair, assemble, loss_outputs, next_name, sink_outputs
 from kdnet.compile.forward import Forward, trace_forward
 from kdnet.compile.hosted import (
-    Carried,
     HostedStep,
+    Passage,
     back_through,
     steps_around,
     steps_before,
@@ -97,7 +97,7 @@ def compile_training(
     return Training(net, weights, histories, iter_size, main, update, slots, moving, steps)
 
 
-def _gradients(forward: Forward) -> tuple[dict[Tensor, Tensor], Carried]:
+def _gradients(forward: Forward) -> tuple[dict[Tensor, Tensor], dict[str, Passage]]:
     """The loss's gradient by trained weight, and how it passes the Python layers."""
     g = forward.g
     wanted = [tensor for tensor, blob in forward.weights.items() if blob.lr_mult != 0]

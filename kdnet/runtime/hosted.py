@@ -68,17 +68,29 @@ class HostedEngine(Engine):
         """
         known = dict(feeds)
         for part in self._parts:
-            seen = _values(part.before, buffers, known, scalars)
-            tops = part.step.layer.forward(list(seen.values()))
+            seen = list(_values(part.before, buffers, known, scalars).values())
+            layer, count = part.step.layer, len(part.step.layer.bottoms)
+            tops = layer.forward(seen[:count], seen[count:], part.step.shapes)
             known |= zip(part.step.tops, tops, strict=True)
         for part in reversed(self._parts):
             if part.after is None:
                 continue
-            seen = _values(part.after, buffers, known, scalars)
-            slopes = [seen.get(name) for name in part.step.slopes]
-            diffs = part.step.layer.backward(slopes, [bool(name) for name in part.step.diffs])
+            given = _values(part.after, buffers, known, scalars)
+            slopes = [given.get(name) for name in part.step.slopes]
+            wanted = [bool(name) for name in part.step.diffs]
+            diffs, blob_diffs = part.step.layer.backward(slopes, wanted)
             known |= zip(part.step.diffs, diffs, strict=True)
+            known |= zip(part.step.blob_diffs, blob_diffs, strict=True)
+        if keep:
+            self._keep(buffers)
         return super().run(buffers, known, scalars, keep=keep)
+
+    def _keep(self, buffers: StateBuffers) -> None:
+        """Let what the layers wrote into their weights be the state that the step begins with."""
+        for part in self._parts:
+            for index, values in part.step.layer.written().items():
+                if part.step.blobs[index] in buffers:
+                    buffers.write(part.step.blobs[index], values)
 
 
 def _values(

@@ -69,3 +69,17 @@ class Blob:
         if wanted != self.shape:
             self.data = np.zeros(wanted, np.float32)
             self.diff = np.zeros(wanted, np.float32)
+
+
+class Blobs(list[Blob]):
+    """The weights of a layer, in order."""
+
+    def add_blob(self, *shape: int) -> None:
+        """Add a weight of zeros, which the layer may fill.
+
+        Raises:
+            ValueError: an extent is below 1.
+        """
+        if min(shape, default=1) < 1:
+            raise ValueError(f"a weight of shape {shape} has an extent below 1")
+        self.append(Blob(tuple(int(extent) for extent in shape)))

@@ -6,41 +6,20 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.errors import Diagnostic, KdnetError, LayerError, RunError, Span, did_you_mean
-from kdnet.layers.python.blob import Blob
+from kdnet.layers.python.allowance import current_allowance
+from kdnet.layers.python.blob import Blob, Blobs
 from kdnet.layers.python.user import Layer
 from kdnet.net import LayerModel
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-
-_folders: ContextVar[tuple[str, ...] | None] = ContextVar("folders", default=None)
-
-
-@contextmanager
-def allowed_python(*folders: str) -> Iterator[None]:
-    """While the block runs, nets may hold Python layers.
-
-    Their modules are sought beside the net, then in ``folders``, then where Python itself looks,
-    PYTHONPATH among it.
-    """
-    token = _folders.set(tuple(os.path.abspath(folder) for folder in folders))
-    try:
-        yield
-    finally:
-        _folders.reset(token)
-
-
-def python_is_allowed() -> bool:
-    """Whether a block of :func:`allowed_python` runs."""
-    return _folders.get() is not None
 
 
 class HostedLayer:
@@ -57,59 +36,123 @@ class HostedLayer:
     def __init__(self, model: LayerModel, shapes: Sequence[Shape]) -> None:
         self.model = model
         self.bottoms = [Blob(shape) for shape in shapes]
-        self.tops = [Blob(()) for _ in model.tops]
-        self._code: Any = self._made()
+        self.tops = [self._top(name) for name in model.tops]
+        self.code: Any = self._made()
         self._call(LayerError, "setup", self.bottoms, self.tops)
         self._call(LayerError, "reshape", self.bottoms, self.tops)
-        if len(self._code.blobs):
-            self._fail(LayerError, "python-weights", "weights of Python layers are not built")
-        self.shapes = [top.shape for top in self.tops]
+        self.blobs: list[Blob] = list(self.code.blobs)
+        for blob in self.blobs:
+            if not isinstance(blob, Blob):
+                text = f"blobs holds {blob!r}, which is no weight"
+                hint = "self.blobs.add_blob(5, 3) adds one of shape (5, 3)"
+                self._fail(LayerError, "python-weights", text, hint)
+        self._fed: list[Array] = []
 
-    def forward(self, bottoms: Sequence[Array]) -> list[Array]:
-        """The tops' values, given the bottoms'.
+    def _top(self, name: str) -> Blob:
+        """A blob of its own, or the bottom's where the layer works in place."""
+        bottoms = self.model.bottoms
+        return self.bottoms[bottoms.index(name)] if name in bottoms else Blob(())
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Those of the tops."""
+        return [top.shape for top in self.tops]
+
+    def reshape(self, shapes: Sequence[Shape]) -> None:
+        """Let the tops follow the shapes of the bottoms.
 
         Raises:
-            RunError: python-layer-failed; python-shape-changed, as a graph's shapes are fixed.
+            LayerError: python-layer-failed.
+        """
+        for blob, shape in zip(self.bottoms, shapes, strict=True):
+            blob.reshape(shape)
+        self._call(LayerError, "reshape", self.bottoms, self.tops)
+
+    def forward(
+        self,
+        bottoms: Sequence[Array],
+        blobs: Sequence[Array] = (),
+        fixed: Sequence[Shape] | None = None,
+    ) -> list[Array]:
+        """The tops' values, given the bottoms'.
+
+        Args:
+            bottoms: the bottoms' values.
+            blobs: the weights' values; where none are given they are what they are.
+            fixed: the shapes that the tops must have, where they may not change.
+
+        Raises:
+            RunError: python-layer-failed; python-shape-changed.
         """
         for blob, values in zip(self.bottoms, bottoms, strict=True):
             # A blob's arrays are what the code may keep hold of: they stay the same ones.
+            blob.reshape(values.shape)
             blob.data[...] = values
+        for blob, values in zip(self.blobs, blobs, strict=False):
+            blob.data[...] = values
+        self._fed = [np.array(values) for values in blobs]
         self._call(RunError, "reshape", self.bottoms, self.tops)
-        found = [top.shape for top in self.tops]
-        if found != self.shapes:
-            index = next(i for i, shape in enumerate(found) if shape != self.shapes[i])
-            self._fail(
-                RunError,
-                "python-shape-changed",
-                f'reshape gave top "{self.model.tops[index]}" the shape {found[index]}; it was '
-                f"{self.shapes[index]} when the net was compiled",
-                "pad to a fixed shape: a compiled graph cannot follow",
-            )
+        if fixed is not None:
+            self._check_shapes(fixed)
         self._call(RunError, "forward", self.bottoms, self.tops)
         return [top.data.copy() for top in self.tops]
 
-    def backward(self, slopes: Sequence[Array | None], wanted: Sequence[bool]) -> list[Array]:
-        """The bottoms' gradients, given the tops'; what is not wanted stays 0.
+    def _check_shapes(self, fixed: Sequence[Shape]) -> None:
+        tops = zip(self.model.tops, self.shapes, fixed, strict=True)
+        found = [(f'top "{name}"', shape, wanted) for name, shape, wanted in tops]
+        held = enumerate(zip(self.blobs, self._fed, strict=True))
+        found += [(f"weight {i}", blob.shape, values.shape) for i, (blob, values) in held]
+        for what, shape, wanted in found:
+            if shape != wanted:
+                text = f"reshape gave {what} the shape {shape}; it was {wanted} when the net was"
+                hint = "pad to a fixed shape: a compiled graph cannot follow"
+                self._fail(RunError, "python-shape-changed", f"{text} compiled", hint)
+
+    def backward(
+        self, slopes: Sequence[Array | None], wanted: Sequence[bool]
+    ) -> tuple[list[Array], list[Array]]:
+        """The gradients of the bottoms and of the weights, given the tops'.
+
+        What is not wanted of the bottoms' means nothing.
+
+        Raises:
+            RunError: python-layer-failed.
+        """
+        for blob in (*self.bottoms, *self.blobs):
+            blob.diff[...] = 0
+        self.pull(slopes, wanted)
+        bottoms = [blob.diff.copy() for blob in self.bottoms]
+        return bottoms, [blob.diff.copy() for blob in self.blobs]
+
+    def pull(self, slopes: Sequence[Array | None], wanted: Sequence[bool]) -> None:
+        """Call the layer's ``backward``, given the tops' gradients.
 
         Raises:
             RunError: python-layer-failed.
         """
         for blob, slope in zip(self.tops, slopes, strict=True):
             blob.diff[...] = 0 if slope is None else slope
-        for blob in self.bottoms:
-            blob.diff[...] = 0
         self._call(RunError, "backward", self.tops, list(wanted), self.bottoms)
-        return [blob.diff.copy() for blob in self.bottoms]
+
+    def written(self) -> Mapping[int, Array]:
+        """The weights that the code wrote since they were given to it, by index."""
+        held = enumerate(zip(self.blobs, self._fed, strict=True))
+        return {
+            index: blob.data
+            for index, (blob, values) in held
+            if not np.array_equal(blob.data, values)
+        }
 
     def _made(self) -> Any:
         found = self._class()
         try:
             code = found.__new__(found)
+            code.blobs = Blobs()
             code.__init__()
         except Exception as error:
             raise self._failed(LayerError, "__init__", error) from error
         code.param_str = self.model.message.python_param.param_str
-        code.phase, code.name, code.blobs = int(self.model.phase), self.model.name, []
+        code.phase, code.name = int(self.model.phase), self.model.name
         return code
 
     def _class(self) -> Any:
@@ -145,10 +188,11 @@ class HostedLayer:
         """Where modules are sought before all else, each once."""
         net = self.model.source.span(())
         beside = [os.path.dirname(os.path.abspath(net.file))] if net else []
-        return list(dict.fromkeys([*beside, *(_folders.get() or ())]))
+        allowance = current_allowance()
+        return list(dict.fromkeys([*beside, *(allowance.folders if allowance else ())]))
 
     def _call(self, kind: type[KdnetError], method: str, *given: Any) -> None:
-        function: Callable[..., Any] | None = getattr(self._code, method, None)
+        function: Callable[..., Any] | None = getattr(self.code, method, None)
         if function is None and method in ("setup", "reshape"):
             return
         try:
@@ -182,3 +226,21 @@ class HostedLayer:
     def _span(self, at: str) -> Span | None:
         path = ("python_param", at) if at else ("python_param",)
         return self.model.source.span(path)
+
+
+def hosted_layer(model: LayerModel, shapes: Sequence[Shape]) -> HostedLayer:
+    """A layer of a net that is traced: a new one, or the one that lives already.
+
+    Raises:
+        LayerError: what :class:`HostedLayer` raises.
+    """
+    allowance = current_allowance()
+    instances = allowance.instances if allowance else None
+    if instances is None:
+        return HostedLayer(model, shapes)
+    known = instances.get(id(model.message))
+    if known is None:
+        known = instances[id(model.message)] = HostedLayer(model, shapes)
+    else:
+        known.reshape(shapes)
+    return known

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from kdnet.layers.python.blob import Blob
+from kdnet.layers.python.blob import Blob, Blobs
 
 
 class Layer:
@@ -17,13 +16,16 @@ class Layer:
         param_str: ``python_param { param_str: ... }``, as it is.
         phase: 0 in TRAIN, 1 in TEST.
         name: the layer's name in the net.
-        blobs: always empty: weights of Python layers are not built.
+        type: "Python".
+        blobs: its weights, which ``setup`` adds and fills: ``self.blobs.add_blob(5, 3)``.
+            ``backward`` adds to their ``diff``, which is 0 before.
     """
 
     param_str: str = ""
     phase: int = 0
     name: str = ""
-    blobs: Sequence[Blob] = ()
+    type: str = "Python"
+    blobs: Blobs
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Called once, before the first reshape."""
@@ -36,7 +38,7 @@ class Layer:
         raise NotImplementedError("a Python layer needs forward(self, bottom, top)")
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
-        """Write ``diff`` of the bottoms that ``propagate_down`` asks for.
+        """Write ``diff`` of the bottoms that ``propagate_down`` asks for, and of the weights.
 
         Raises:
             NotImplementedError: the layer has no gradient.

@@ -67,3 +67,47 @@ class Waves(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
+
+
+class Affine(caffe.Layer):
+    """x * a + b with a weight a for each column, and one b; in place where the net says so."""
+
+    def setup(self, bottom, top):
+        if len(self.blobs) == 0:
+            self.blobs.add_blob(bottom[0].channels)
+            self.blobs.add_blob(1)
+        self.blobs[0].data[...] = np.linspace(0.5, 1.5, bottom[0].channels)
+        self.blobs[1].data[0] = 0.25
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom, top):
+        self.x = bottom[0].data.copy()
+        top[0].data[...] = self.x * self.blobs[0].data + self.blobs[1].data
+
+    def backward(self, top, propagate_down, bottom):
+        slope = top[0].diff.copy()
+        self.blobs[0].diff[...] += (slope * self.x).sum(0)
+        self.blobs[1].diff[...] += slope.sum()
+        if propagate_down[0]:
+            bottom[0].diff[...] = slope * self.blobs[0].data
+
+
+class Centered(caffe.Layer):
+    """x minus its running mean, which it keeps in a weight that no solver trains."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob(1, bottom[0].channels)
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+
+    def forward(self, bottom, top):
+        mean = bottom[0].data.mean(0)
+        if self.phase == 0:
+            self.blobs[0].data[0] = 0.9 * self.blobs[0].data[0] + 0.1 * mean
+        top[0].data[...] = bottom[0].data - self.blobs[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff
