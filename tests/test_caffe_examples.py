@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from small_nets import Ended, ok, run
 
+import kdnet
 from kdnet import runtime
 from kdnet.runtime.plan import is_solver
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_net, read_solver, read_text, write_text
-from kdnet.weights import read_weights
+from kdnet.weights import philox, read_weights
 
 EXAMPLES = Path(__file__).parent / "caffe_examples"
 FILES = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.prototxt"))
@@ -252,3 +253,20 @@ def test_a_net_is_tested_on_the_sets_that_stages_tell_apart(tmp_path: Path) -> N
     assert [re.search(r"#\d: (\w+)", line)[1] for line in scores] == [
         "cross_entropy", "l2_error", "cross_entropy", "l2_error",
     ]  # fmt: skip
+
+
+def test_inner_products_become_convolutions_by_their_numbers() -> None:
+    dense = kdnet.Net("imagenet/caffenet_deploy.prototxt", kdnet.TEST)
+    wide = kdnet.Net("surgery/full_conv_deploy.prototxt", kdnet.TEST)
+    for name, blobs in dense.params.items():
+        target = wide.params[f"{name}-conv" if name.startswith("fc") else name]
+        for index, (blob, other) in enumerate(zip(blobs, target, strict=True)):
+            blob.data[...] = philox(5, name, index).random(blob.data.shape) - 0.5
+            other.data.flat = blob.data.flat
+    images = philox(5, "images").random((10, 3, 35, 35))
+    wide.blobs["data"].reshape(10, 3, 35, 35)
+    wide.reshape()
+    found = [net.forward(data=images)["prob"] for net in (dense, wide)]
+    assert found[1].shape == (10, 20, 1, 1)
+    assert np.ptp(found[0], axis=0).max() > 1e-3
+    np.testing.assert_allclose(found[0], found[1][..., 0, 0], rtol=1e-5, atol=1e-7)
