@@ -15,8 +15,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from kdnet.cli._arguments import positive, split
 from kdnet.cli.data._bar import bar
 
@@ -134,8 +132,8 @@ def run(options: argparse.Namespace) -> int:
     print(found.loaded, file=sys.stderr)
     for name, scores in zip(found.names, found.scores, strict=True):
         print(f"{name}:")
-        row = np.reshape(scores, -1)
-        for index in np.argsort(-row, kind="stable")[: options.top]:
+        row = scores.reshape(-1)
+        for index in (-row).argsort(kind="stable")[: options.top]:
             label = labels[index] if index < len(labels) else f"class {index}"
             print(f'  {row[index]:.4f} - "{label}"')
     print(f"{found.out}: {len(found.names)} rows of {found.scores[0].size} scores")
