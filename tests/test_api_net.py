@@ -8,7 +8,6 @@ from api_nets import GOLDEN, SMALL, message, small, two_ways
 
 import kdnet
 from kdnet.errors import DataError, KdnetError, LayerError, UsageError, WeightsError
-from kdnet.layers.python import allowed_python
 
 
 def test_reshape_is_pycaffes():
@@ -230,20 +229,6 @@ def test_a_solver_is_no_net(tmp_path):
         kdnet.Net(path)
     with pytest.raises(KdnetError, match="file-not-found"):
         kdnet.Net(tmp_path / "none.prototxt")
-
-
-def test_python_layers_are_refused_at_their_place(tmp_path):
-    code = "import kdnet.layers.python as p\nclass Same(p.Layer):\n"
-    for name in ("setup", "reshape", "forward"):
-        code += f"    def {name}(self, bottom, top):\n        top[0].reshape(4, 3)\n"
-    (tmp_path / "own_layers.py").write_text(code)
-    text = SMALL + 'layer { name: "own" type: "Python" bottom: "data" top: "own" '
-    text += 'python_param { module: "own_layers" layer: "Same" } }'
-    (tmp_path / "net.prototxt").write_text(text)
-    with pytest.raises(LayerError, match="python-not-allowed"):
-        kdnet.Net(tmp_path / "net.prototxt")
-    with allowed_python(str(tmp_path)), pytest.raises(LayerError, match="runs no Python layers"):
-        kdnet.Net(tmp_path / "net.prototxt")
 
 
 def test_shapes_that_come_and_go_stay_right():

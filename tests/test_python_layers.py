@@ -100,6 +100,10 @@ class Resized(Scaled):
         super().reshape(bottom, top)
         self.blobs[0].reshape(3 if self.blobs[0].data[0] == 2 else 4)
 
+class Empty(Twice):
+    def reshape(self, bottom, top):
+        top[0].reshape(0, 2)
+
 class BadShape(Twice):
     def reshape(self, bottom, top):
         top[0].reshape(2, -1)
@@ -297,6 +301,7 @@ FAULTS = [
     ("BadSetup", 'param_str: "b.txt"', "python-layer-failed", "setup raised ValueError: no such"),
     ("BadShape", "", "python-layer-failed", "reshape raised ValueError: the shape (2, -1)"),
     ("Weighted", "", "python-weights", "blobs holds 3, which is no weight"),
+    ("Empty", "", "python-empty-top", 'reshape gave top "y" the shape (0, 2), which holds'),
     ("NoExtent", "", "python-layer-failed", "a weight of shape (2, 0) has an extent below 1"),
 ]
 

@@ -66,6 +66,11 @@ class Blob:
         self.diff[...] = values
 
     @property
+    def loss_weight(self) -> float:
+        """What the blob counts in the loss; 0 for most."""
+        return self._slope
+
+    @property
     def held(self) -> Floats:
         """The values as they lie there: nothing is computed anew."""
         return self._data

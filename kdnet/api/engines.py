@@ -19,12 +19,15 @@ from kdnet.runtime.shared import SharedBuffers
 from kdnet.weights import philox
 
 Array = NDArray[Any]
-# How many ranges and shapes stay compiled.
+# How many shapes of a net stay compiled.
 KEPT = 16
 
 
 class Engines:
     """Runs segments; the latest ones stay compiled.
+
+    Attributes:
+        room: for how many segments there is.
 
     Args:
         weights: the net's weights.
@@ -33,6 +36,7 @@ class Engines:
 
     def __init__(self, weights: Weights, device: Device) -> None:
         self.device = device
+        self.room = KEPT
         self._weights = weights
         self._replaced = weights.replaced
         self._engines: OrderedDict[Hashable, tuple[Segment, Engine | None]] = OrderedDict()
@@ -55,7 +59,7 @@ class Engines:
         program = segment.program
         engine = Engine(program, self.device, {}) if program is not None else None
         self._engines[key] = (segment, engine)
-        while len(self._engines) > KEPT:
+        while len(self._engines) > self.room:
             oldest, _ = self._engines.popitem(last=False)
             self._buffers = {k: v for k, v in self._buffers.items() if k[0] != oldest}
         return segment

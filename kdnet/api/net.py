@@ -6,25 +6,24 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from kdnet.api.batching import Arrays, collected, copied, in_batches
 from kdnet.api.blobs import Blob, Floats, Named, Parameter
+from kdnet.api.hosted import PythonLayers
 from kdnet.api.mode import current_device, current_seed
 from kdnet.api.models import FilePath, Given, Model, Positional, arguments, read_model, resolved
-from kdnet.api.passes import Passes
+from kdnet.api.passes import Passes, Setting
 from kdnet.api.segments import trace_range
 from kdnet.api.streams import Streams
 from kdnet.api.weights import Weights
 from kdnet.compile.weights import weight_slots
 from kdnet.errors import DataError, did_you_mean, fail
 from kdnet.net import NetModel
-from kdnet.runtime import Device
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.solvers import Schedule
 from kdnet.weights import Audit, WeightFile, read_weights, write_weights
 
 
@@ -35,14 +34,6 @@ class LayerView:
     name: str
     type: str
     blobs: list[Parameter]
-
-
-class Setting(NamedTuple):
-    """How a net is to run: where, from which seed, and with which of its numbers moving."""
-
-    device: Device
-    seed: int
-    schedules: Sequence[Schedule] = ()
 
 
 class Net:
@@ -68,7 +59,7 @@ class Net:
         bottom_names: what each layer reads, by its name.
         top_names: what each layer makes.
         blob_loss_weights: each blob's weight in the loss.
-        layers: the layers in order.
+        layers: the layers in order; of a Python layer its object.
 
     Raises:
         KdnetError: what is wrong with the files.
@@ -87,7 +78,8 @@ class Net:
         named = read_model(model)
         phase = pb.TEST if chosen.phase is None else chosen.phase
         net = resolved(named.located, phase, chosen.level or 0, chosen.stages or ())
-        self._make(net, Setting(current_device(), current_seed() or 0))
+        setting = Setting(current_device(), current_seed() or 0)
+        self._make(net, setting, PythonLayers(net))
         files = list(named.files)
         if chosen.weights is not None:
             files.append(read_weights(os.fspath(chosen.weights)))
@@ -95,23 +87,24 @@ class Net:
             self._weights.load(files)
 
     @classmethod
-    def of_model(cls, net: NetModel, setting: Setting) -> Net:
+    def of_model(cls, net: NetModel, setting: Setting, hosted: PythonLayers) -> Net:
         """The net of a model that is there already, such as a solver's."""
         made = cls.__new__(cls)
-        made._make(net, setting)
+        made._make(net, setting, hosted)
         return made
 
-    def _make(self, net: NetModel, setting: Setting) -> None:
+    def _make(self, net: NetModel, setting: Setting, hosted: PythonLayers) -> None:
         device, seed, schedules = setting
-        forward = trace_range(net, range(len(net.layers)), {}, device.kind, schedules)
-        self.model = net
+        with hosted.allowed():
+            forward = trace_range(net, range(len(net.layers)), {}, device.kind, schedules)
+        self.model, self._hosted = net, hosted
         self._weights = Weights(
             weight_slots(forward.weights, frozenset(), frozenset(forward.trace.updates)), seed
         )
+        hosted.keep_arrays(self._weights)
         self._streams = Streams(net, seed)
-        self._passes = Passes(
-            net, self._weights, device, self._streams, seed=seed, schedules=schedules
-        )
+        self._passes = Passes(net, self._weights, self._streams, hosted, setting)
+        self._passes.filtered = frozenset(forward.trace.kept)
         names = list(dict.fromkeys(top for layer in net.layers for top in layer.tops))
         self.blob_loss_weights = OrderedDict((name, forward.makers[name][1]) for name in names)
         weights = self.blob_loss_weights
@@ -127,6 +120,7 @@ class Net:
     def _name_parameters(self) -> None:
         found = self._weights.parameters(self.model)
         self.params: Named[list[Parameter]] = Named(found.items(), "layer with weights")
+        self._hosted.adopt(found)
 
     @property
     def name(self) -> str:
@@ -134,17 +128,19 @@ class Net:
         return self.model.name
 
     @property
-    def layers(self) -> list[LayerView]:
-        """The layers in order."""
+    def layers(self) -> list[Any]:
+        """The layers in order; for a Python layer the instance of its class."""
         return [
             LayerView(layer.name, layer.type, self.params.get(layer.name, []))
-            for layer in self.model.layers
+            if hosted is None
+            else hosted.code
+            for layer, hosted in zip(self.model.layers, self._hosted.all(), strict=True)
         ]
 
     @property
-    def layer_dict(self) -> OrderedDict[str, LayerView]:
+    def layer_dict(self) -> OrderedDict[str, Any]:
         """The layers by name."""
-        return OrderedDict((layer.name, layer) for layer in self.layers)
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
 
     @property
     def _layer_names(self) -> list[str]:

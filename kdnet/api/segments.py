@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kdnet.api.way_back import WayBack
 from kdnet.autodiff import gradients
 from kdnet.compile import Forward, Program, trace_forward
 from kdnet.compile.assemble import WATCHED, assemble, watch
-from kdnet.compile.weights import Blob as WeightBlob
-from kdnet.errors import LayerError, fail
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import LayerModel, NetModel
 from kdnet.schema import SourceMap
@@ -62,7 +61,7 @@ def trace_range(
         schedules: the numbers that a solver moves.
 
     Raises:
-        LayerError: the faults of the layers; python-not-allowed.
+        LayerError: the faults of the layers.
     """
     chosen = net.layers[layers.start : layers.stop]
     outside = outside_blobs(chosen)
@@ -74,12 +73,7 @@ def trace_range(
     inputs = [top for layer in chosen if layer.type == "Input" for top in layer.tops]
     stated = {name: shapes[name] for name in inputs if name in shapes}
     part = replace(net, layers=chosen, outputs=())
-    forward = trace_forward(part, Emitter(provider=provider), stated, schedules, apart=True)
-    for hosted in forward.trace.hosted:
-        text = f'layer "{hosted.name}" (Python): kdnet.Net runs no Python layers'
-        hint = ("kdnet train and kdnet test do, with --allow-python",)
-        fail(LayerError, "python-not-allowed", text, span=hosted.layer.model.position, help=hint)
-    return forward
+    return trace_forward(part, Emitter(provider=provider), stated, schedules, apart=True)
 
 
 def outside_blobs(layers: Iterable[LayerModel]) -> tuple[str, ...]:
@@ -101,43 +95,37 @@ def forward_segment(forward: Forward) -> Segment:
     return _segment(forward, wanted, {}, list(forward.trace.updates.items()))
 
 
-def backward_segment(forward: Forward, depth: int, requested: Collection[str]) -> Segment:
+def backward_segment(forward: Forward, depth: int, way: WayBack) -> Segment:
     """The program that computes the gradients of what a range's blobs are handed.
 
-    The gradient that arrives at a blob that nobody reads is an input. A blob's gradient is that
-    of the first value it has, as in-place layers leave it in Caffe; it is computed where a
-    trained weight lies before it, and where it is requested.
+    The gradient that waits at a blob is an input. A blob's gradient is that of the first value it
+    has, as in-place layers leave it in Caffe.
 
     Args:
         forward: the traced range, up to the layer at which the gradients start.
         depth: how many layers they go through.
-        requested: blobs whose gradients are wanted in any case.
+        way: the backward pass that they belong to.
 
     Raises:
         GraphError: an op on the way has no gradient.
     """
     start = len(forward.net.layers) - depth
     passed = {layer.name for layer in forward.net.layers[start:]}
-    ends = _open_ends(forward.net.layers[start:])
-    seeds = _seeds(forward, ends, passed)
+    seeds = _seeds(forward, start, way)
     firsts = _first_values(forward, start)
-    moved = _moved(forward)
-    blobs = {
-        name: tensor
-        for name, tensor in firsts.items()
-        if tensor.is_float and (name in requested or name in moved)
-    }
+    blobs = {name: t for name, t in firsts.items() if t.is_float and name in way.wanted}
     trained = {
         tensor: blob
         for tensor, blob in forward.weights.items()
-        if _is_trained(forward, blob) and any(user[0] in passed for user in blob.users)
+        if not (blob.weight.state or way.trained.isdisjoint(blob.users))
+        and any(user[0] in passed for user in blob.users)
     }
     with forward.g.scope("grad", forward.source):
         found = gradients(forward.g, seeds, [*trained, *blobs.values()])
     wanted = {f"blob/{name}": found[t] for name, t in blobs.items() if t in found}
     # A blob whose gradient is handed in keeps it.
-    for name in ends:
-        if firsts.get(name) is forward.blobs[name]:
+    for name in way.ends.intersection(firsts):
+        if firsts[name] is forward.blobs[name]:
             wanted.pop(f"blob/{name}", None)
     users = {t: next(iter(blob.users)) for t, blob in trained.items()}
     wanted |= {f"weight/{t.name}": found[t] for t in trained if t in found}
@@ -151,27 +139,19 @@ def _blobs(forward: Forward) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in forward.blobs.items() if name in named}
 
 
-def _open_ends(layers: Sequence[LayerModel]) -> tuple[str, ...]:
-    """The blobs that layers make and none of them reads afterwards."""
-    unread: dict[str, None] = {}
-    for layer in layers:
-        for bottom in layer.bottoms:
-            unread.pop(bottom, None)
-        unread |= dict.fromkeys(layer.tops)
-    return tuple(unread)
-
-
-def _seeds(forward: Forward, ends: Sequence[str], layers: set[str]) -> list[tuple[Tensor, Tensor]]:
-    """Where gradients start: an input for each end, the loss weight of what is read further."""
-    g, found = forward.g, []
-    for name in ends:
+def _seeds(forward: Forward, start: int, way: WayBack) -> list[tuple[Tensor, Tensor]]:
+    """Where gradients start: what waits at blobs, the loss weight of what is read further."""
+    g, found, layers = forward.g, [], forward.net.layers[start:]
+    for name in way.seeds(layers):
         tensor = forward.blobs[name]
         if tensor.is_float:
             seed = g.input(f"diff/{name}", tensor.shape)
             forward.trace.data[f"diff/{name}"] = seed
             found.append((tensor, seed))
+    ends = [forward.blobs[name] for name in way.ends.intersection(forward.blobs)]
+    passed = {layer.name for layer in layers}
     for loss in forward.losses:
-        if loss.layer.name in layers and not any(loss.top is forward.blobs[end] for end in ends):
+        if loss.layer.name in passed and not any(loss.top is end for end in ends):
             with g.scope("grad/loss", str(loss.layer.position or "")):
                 seed = g.expand(g.like(loss.factor, loss.top), loss.top.shape)
             found.append((loss.top, seed))
@@ -190,23 +170,6 @@ def _first_values(forward: Forward, start: int) -> dict[str, Tensor]:
         if index >= start:
             for name in layer.tops:
                 found.setdefault(name, latest[name])
-    return found
-
-
-def _is_trained(forward: Forward, blob: WeightBlob) -> bool:
-    """Whether a weight's gradient is wanted: force_backward asks for those of frozen ones too."""
-    return blob.lr_mult != 0 or (forward.net.message.force_backward and not blob.weight.state)
-
-
-def _moved(forward: Forward) -> set[str]:
-    """The blobs that depend on a trained weight; all where the net says force_backward."""
-    weights = forward.weights.values()
-    trained = {user[0] for blob in weights if blob.lr_mult != 0 for user in blob.users}
-    found: set[str] = set()
-    for layer in forward.net.layers:
-        through = layer.name in trained or not found.isdisjoint(layer.bottoms)
-        if through or forward.net.message.force_backward:
-            found |= set(layer.tops)
     return found
 
 

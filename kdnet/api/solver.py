@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kdnet.api.hosted import PythonLayers
 from kdnet.api.mode import current_device, current_seed
 from kdnet.api.models import FilePath
-from kdnet.api.net import Net, Setting
-from kdnet.api.passes import Began
+from kdnet.api.net import Net
+from kdnet.api.passes import Began, Setting
 from kdnet.compile import compile_evaluation, compile_training
 from kdnet.errors import UsageError, fail
+from kdnet.layers.python import Instances, allowed_python
 from kdnet.net import NetModel, load_solver
 from kdnet.runtime import CaffeLog, Run, Stepper, TestNet, Trainer, TrainOptions
 from kdnet.runtime.feeding import check_labels, open_sources
@@ -86,14 +88,19 @@ class Solver:
         plan = make_plan(TrainOptions(name, seed=current_seed()), log)
         plan.solver.message.type = self.type or plan.solver.message.type
         tell_ignored(plan.solver, log)
-        self._run = _prepared(plan, log)
+        # The nets, and the programs of training and testing, use the same Python layers.
+        instances: Instances = {}
+        with allowed_python(instances=instances):
+            self._run = _prepared(plan, log)
         training = self._run.training
         setting = Setting(self._run.device, plan.seed, training.schedules)
-        self.net = Net.of_model(plan.net, setting)
+        self.net = Net.of_model(plan.net, setting, PythonLayers(plan.net, instances))
         self._weights, self._passes = self.net._weights, self.net._passes
         self._weights.replace(self._run.values)
         self._weights.pull = self._pull
-        self.test_nets = [self._test_net(test.evaluation.net, setting) for test in self._run.tests]
+        self.test_nets = [
+            self._test_net(test.evaluation.net, setting, instances) for test in self._run.tests
+        ]
         self._steps: _Steps | None = None
         self._seen_version = self._weights.version
         self._stale: set[str] = set()
@@ -101,8 +108,8 @@ class Solver:
         self._past_of = -1
         self._batch: dict[str, Array] = {}
 
-    def _test_net(self, net: NetModel, setting: Setting) -> Net:
-        found = Net.of_model(net, setting)
+    def _test_net(self, net: NetModel, setting: Setting, instances: Instances) -> Net:
+        found = Net.of_model(net, setting, PythonLayers(net, instances))
         found._weights.replace(self._run.values)
         found.share_with(self.net)
         return found

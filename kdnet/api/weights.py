@@ -54,6 +54,18 @@ class Weights:
         """The weight that is a layer's blob of that number."""
         return self._names[user]
 
+    def hold(self, user: User, data: Array, diff: Array) -> None:
+        """Let these arrays be a weight's, with the values that it has, if they have its shape."""
+        name = self._names[user]
+        if data.shape == self.slots[name].shape:
+            data[...], diff[...] = self.values[name], self.slopes[name]
+            self.values[name], self.slopes[name] = data, diff
+
+    def trained(self, *, every: bool) -> frozenset[User]:
+        """The blobs whose gradients count: those with an lr_mult, or every one."""
+        slots = self.slots.values()
+        return frozenset(user for slot in slots if slot.lr_mult or every for user in slot.users)
+
     def parameters(self, net: NetModel) -> dict[str, list[Parameter]]:
         """The blobs of each layer that has any, in the net's order."""
         found: dict[str, dict[int, Parameter]] = {}

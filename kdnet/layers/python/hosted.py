@@ -30,7 +30,8 @@ class HostedLayer:
         shapes: of the bottoms.
 
     Raises:
-        LayerError: python-module, python-class, python-weights, python-layer-failed.
+        LayerError: python-module, python-class, python-weights, python-layer-failed,
+            python-empty-top.
     """
 
     def __init__(self, model: LayerModel, shapes: Sequence[Shape]) -> None:
@@ -39,8 +40,8 @@ class HostedLayer:
         self.tops = [self._top(name) for name in model.tops]
         self.code: Any = self._made()
         self._call(LayerError, "setup", self.bottoms, self.tops)
-        self._call(LayerError, "reshape", self.bottoms, self.tops)
-        self.blobs: list[Blob] = list(self.code.blobs)
+        self._shape(LayerError)
+        self.blobs: list[Any] = list(self.code.blobs)
         for blob in self.blobs:
             if not isinstance(blob, Blob):
                 text = f"blobs holds {blob!r}, which is no weight"
@@ -62,11 +63,11 @@ class HostedLayer:
         """Let the tops follow the shapes of the bottoms.
 
         Raises:
-            LayerError: python-layer-failed.
+            LayerError: python-layer-failed, python-empty-top.
         """
         for blob, shape in zip(self.bottoms, shapes, strict=True):
             blob.reshape(shape)
-        self._call(LayerError, "reshape", self.bottoms, self.tops)
+        self._shape(LayerError)
 
     def forward(
         self,
@@ -82,7 +83,7 @@ class HostedLayer:
             fixed: the shapes that the tops must have, where they may not change.
 
         Raises:
-            RunError: python-layer-failed; python-shape-changed.
+            RunError: python-layer-failed, python-empty-top, python-shape-changed.
         """
         for blob, values in zip(self.bottoms, bottoms, strict=True):
             # A blob's arrays are what the code may keep hold of: they stay the same ones.
@@ -91,11 +92,19 @@ class HostedLayer:
         for blob, values in zip(self.blobs, blobs, strict=False):
             blob.data[...] = values
         self._fed = [np.array(values) for values in blobs]
-        self._call(RunError, "reshape", self.bottoms, self.tops)
+        self._shape(RunError)
         if fixed is not None:
             self._check_shapes(fixed)
         self._call(RunError, "forward", self.bottoms, self.tops)
         return [top.data.copy() for top in self.tops]
+
+    def _shape(self, kind: type[KdnetError]) -> None:
+        self._call(kind, "reshape", self.bottoms, self.tops)
+        for name, shape in zip(self.model.tops, self.shapes, strict=True):
+            if min(shape, default=1) < 1:
+                text = f'reshape gave top "{name}" the shape {shape}, which holds nothing'
+                hint = "leave one item, which counts for nothing, where there is none"
+                self._fail(kind, "python-empty-top", text, hint)
 
     def _check_shapes(self, fixed: Sequence[Shape]) -> None:
         tops = zip(self.model.tops, self.shapes, fixed, strict=True)
@@ -118,21 +127,28 @@ class HostedLayer:
         Raises:
             RunError: python-layer-failed.
         """
-        for blob in (*self.bottoms, *self.blobs):
+        for blob in self.blobs:
             blob.diff[...] = 0
-        self.pull(slopes, wanted)
-        bottoms = [blob.diff.copy() for blob in self.bottoms]
+        bottoms = self.pull(slopes, wanted)
         return bottoms, [blob.diff.copy() for blob in self.blobs]
 
-    def pull(self, slopes: Sequence[Array | None], wanted: Sequence[bool]) -> None:
-        """Call the layer's ``backward``, given the tops' gradients.
+    def pull(self, slopes: Sequence[Array | None], wanted: Sequence[bool]) -> list[Array]:
+        """The gradients of the bottoms; those of the weights come on top of what is there.
 
         Raises:
             RunError: python-layer-failed.
         """
+        for blob in self.bottoms:
+            blob.diff[...] = 0
         for blob, slope in zip(self.tops, slopes, strict=True):
             blob.diff[...] = 0 if slope is None else slope
         self._call(RunError, "backward", self.tops, list(wanted), self.bottoms)
+        return [blob.diff.copy() for blob in self.bottoms]
+
+    def adopt(self, blobs: Sequence[Any]) -> None:
+        """Let the code work on these weights, each with ``data`` and ``diff``, from now on."""
+        self.blobs[:] = blobs
+        self.code.blobs[:] = blobs
 
     def written(self) -> Mapping[int, Array]:
         """The weights that the code wrote since they were given to it, by index."""
