@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from kdnet.weights.model import Array
 
 LIMIT_BYTES = 256 * 2**20
+_ENTRY_BYTES = 512
 
 Rows = NDArray[np.int64]
 Field = tuple[tuple[int, ...], DTypeLike]
@@ -48,3 +49,26 @@ class RowCache:
                 kept[missing] = fresh
             self._known[missing] = True
         return tuple(kept[rows] for kept in self._kept)
+
+
+class ItemCache:
+    """Images of several shapes with their labels, which ``read`` brings one at a time.
+
+    The first that come are kept, up to :data:`LIMIT_BYTES`; the others are read again and again.
+    """
+
+    def __init__(self, read: Callable[[int], tuple[Array, int]]) -> None:
+        self._read = read
+        self._room = LIMIT_BYTES
+        self._kept: dict[int, tuple[Array, int]] = {}
+
+    def take(self, row: int) -> tuple[Array, int]:
+        """The image of ``row``, not to be changed, and its label."""
+        found = self._kept.get(row)
+        if found is None:
+            found = self._read(row)
+            size = found[0].nbytes + _ENTRY_BYTES
+            if size <= self._room:
+                self._room -= size
+                self._kept[row] = found
+        return found

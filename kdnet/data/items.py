@@ -29,9 +29,9 @@ class ImageSource(Source):
 
     _order: Order
 
-    def _prepare(self, item_shape: Shape, batch_size: int) -> None:
+    def _prepare(self, item_shape: Shape, batch_size: int, *, several: bool = False) -> None:
         self.batch_size = batch_size
-        self._transformer = Transformer(self.layer, item_shape, self.seed)
+        self._transformer = Transformer(self.layer, item_shape, self.seed, several=several)
         self._shapes = image_shapes(self.layer, item_shape, batch_size)
 
     @property

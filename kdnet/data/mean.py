@@ -76,7 +76,7 @@ def mean_of(path: Path, start: Start = ignore) -> Mean:
             pixels = _pixels(path, row, key, record)
             if row == 0:
                 total = np.zeros(pixels.shape)
-            check_same_shape(path, row, key, pixels.shape, total.shape)
+            _check_same_shape(path, row, key, pixels.shape, total.shape)
             total += pixels
             advance(1)
         mean = total / database.count
@@ -100,11 +100,10 @@ def name_record(path: Path, row: int, key: bytes) -> str:
     return f'record {row} (key "{key.decode("utf-8", "backslashreplace")}") of "{path}"'
 
 
-def check_same_shape(path: Path, row: int, key: bytes, shape: Shape, first: Shape) -> None:
-    """Refuse an image whose shape is not the first one's."""
+def _check_same_shape(path: Path, row: int, key: bytes, shape: Shape, first: Shape) -> None:
     if shape != first:
         text = f"{name_record(path, row, key)} has shape {shape}; the first has {first}"
-        hint = "images of several sizes cannot share a batch: resize them when making the database"
+        hint = "images of several sizes have no mean image: resize them when making the database"
         fail(DataError, "record-shape", text, help=(hint,))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from kdnet.weights.model import Array
 _PARAM = "transform_param"
 
 Integers = NDArray[np.int64]
+Draws = NDArray[np.float64]
 
 
-def transformed_shape(layer: LayerModel, shape: Shape) -> Shape:
-    """The shape of an item after the layer's crop.
+def transformed_shape(layer: LayerModel, shape: Shape, what: str = "the images") -> Shape:
+    """The shape of an item after the layer's crop; a fault calls the item ``what``.
 
     Raises:
         DataError: crop-too-large.
@@ -36,7 +38,7 @@ def transformed_shape(layer: LayerModel, shape: Shape) -> Shape:
     if not crop:
         return shape
     if crop > height or crop > width:
-        text = f"crop_size {crop} is larger than the images, {height} x {width}"
+        text = f"crop_size {crop} is larger than {what}, {height} x {width}"
         refuse(layer, "crop-too-large", text, _PARAM, "crop_size")
     return (channels, crop, crop)
 
@@ -64,12 +66,14 @@ class Transformer:
     A mean image is subtracted at the place of the crop. In TRAIN each image is cropped at a random
     place, in TEST in the middle. ``mirror`` flips each image with probability 1/2 in BOTH phases,
     as in Caffe. The random choices belong to (seed, layer, batch index); ``draws_of`` names
-    the layer of another view, which then is cropped and flipped at the same places.
+    the layer of another view, which then is cropped and flipped at the same places. An image has
+    the same three numbers whatever its size: those of its place are shares of its own room.
 
     Args:
         layer: The layer; its own phase counts.
         shape: (C, H, W) of an item before the crop.
         seed: The run's seed.
+        several: Whether items of other extents may come, each to be cropped from its own.
 
     Raises:
         DataError: crop-too-large, mean-file-and-value, missing-data-source, bad-mean-file,
@@ -78,15 +82,18 @@ class Transformer:
     Source: behaviour as BVLC/caffe 9b89154 data_transformer.
     """
 
-    def __init__(self, layer: LayerModel, shape: Shape, seed: int) -> None:
+    def __init__(
+        self, layer: LayerModel, shape: Shape, seed: int, *, several: bool = False
+    ) -> None:
         self.shape = transformed_shape(layer, shape)
         param = layer.message.transform_param
         self._param = param
         self._name = draw_key(layer)
         self._seed = seed
-        self._room = (shape[1] - self.shape[1] + 1, shape[2] - self.shape[2] + 1)
+        self._room = self._room_of(shape)
         self._crops = self.shape != shape
-        self._crops_at_random = self._crops and layer.phase == pb.TRAIN
+        may_crop = self._crops or (several and param.crop_size > 0)
+        self._crops_at_random = may_crop and layer.phase == pb.TRAIN
         self._mirrors = param.mirror
         self._scale = np.float32(param.scale)
         self._mean = _mean_of(layer, shape)
@@ -113,33 +120,62 @@ class Transformer:
             items  (N, C, H, W), bytes or float32
             ->     (N, C, h, w), float32, contiguous
         """
-        top, left, flip = self._choices(len(items), index)
+        draws = self._draws(len(items), index)
+        top, left = (self._offsets(draws[axis], self._room[axis]) for axis in (0, 1))
         data = np.array(self._window(items, top, left), dtype=np.float32, order="C")
         if self._mean is not None:
             data -= self._mean_window(self._mean, top, left)
+        return self._finished(data, draws)
+
+    def apply_each(self, images: Iterable[Array], count: int, index: int) -> Floats:
+        """The batch's images for the net, from ``count`` images of several extents.
+
+        Only one of them is held at a time: as many whole photographs may be larger than memory.
+
+        Shapes:
+            images  (C, H, W) each, bytes or float32
+            ->      (N, C, h, w), float32, contiguous
+        """
+        draws = self._draws(count, index)
+        data = np.empty((count, *self.shape), np.float32)
+        for place, image in enumerate(images):
+            offsets = self._offsets(draws[:2, place], np.array(self._room_of(image.shape)))
+            window = (slice(None), *self._square(*offsets.tolist()))
+            data[place] = image[window]
+            if self._mean is not None:
+                small = self._mean.shape[1:] == (1, 1)
+                data[place] -= self._mean if small else self._mean[window]
+        return self._finished(data, draws)
+
+    def _finished(self, data: Floats, draws: Draws) -> Floats:
+        """Cropped images without their mean, scaled and mirrored in place."""
         if self._scale != 1:
             data *= self._scale
         if self._mirrors:
+            flip = draws[2] < 0.5
             data[flip] = data[flip, :, :, ::-1]
         return data
 
-    def _choices(self, count: int, index: int) -> tuple[Integers, Integers, NDArray[np.bool_]]:
-        """Each image's crop offsets and whether it is flipped; one number for each is drawn."""
+    def _room_of(self, shape: Shape) -> tuple[int, int]:
+        """How many places the crop's first row and first column have in an image."""
+        return (shape[1] - self.shape[1] + 1, shape[2] - self.shape[2] + 1)
+
+    def _draws(self, count: int, index: int) -> Draws:
+        """Three numbers an image: for its crop's row, for its column, and for flipping it."""
         if not (self._crops_at_random or self._mirrors):
-            draws = np.zeros((3, count))
-        else:
-            draws = philox(self._seed, self._name, "transform", index).random((3, count))
+            return np.zeros((3, count))
+        return philox(self._seed, self._name, "transform", index).random((3, count))
+
+    def _offsets(self, draws: Draws, room: int | Integers) -> Integers:
         if self._crops_at_random:
-            top, left = ((draws[axis] * self._room[axis]).astype(np.int64) for axis in (0, 1))
-        else:
-            top, left = (np.full(count, (room - 1) // 2) for room in self._room)
-        return top, left, draws[2] < 0.5
+            return (draws * room).astype(np.int64)
+        return np.full(draws.shape, (room - 1) // 2)
 
     def _window(self, items: Array, top: Integers, left: Integers) -> Array:
         if not self._crops:
             return items
         if not self._crops_at_random:
-            return items[(..., *self._centre(top, left))]
+            return items[(..., *self._square(int(top[0]), int(left[0])))]
         windows = sliding_window_view(items, self.shape[1:], axis=(2, 3))
         return windows[np.arange(len(items)), :, top, left]
 
@@ -147,12 +183,11 @@ class Transformer:
         if not self._crops or mean.shape[1:] == (1, 1):
             return mean
         if not self._crops_at_random:
-            return mean[(..., *self._centre(top, left))]
+            return mean[(..., *self._square(int(top[0]), int(left[0])))]
         windows = sliding_window_view(mean, self.shape[1:], axis=(1, 2))
         return windows[:, top, left].swapaxes(0, 1)
 
-    def _centre(self, top: Integers, left: Integers) -> tuple[slice, slice]:
-        y, x = int(top[0]), int(left[0])
+    def _square(self, y: int, x: int) -> tuple[slice, slice]:
         return slice(y, y + self.shape[1]), slice(x, x + self.shape[2])
 
 

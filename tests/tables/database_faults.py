@@ -136,7 +136,7 @@ DATABASE_FAULTS = [
         with_transform("crop_size: 6"),
         database(),
         "6 }",
-        'layer "d": crop_size 6 is larger than the images, 6 x 5',
+        'layer "d": crop_size 6 is larger than record 0 (key "00000000") of "@/db", 6 x 5',
     ),
     FaultCase(
         "data-corrupt",

@@ -185,7 +185,7 @@ FILE_FAULTS = [
         LIST,
         'layer "i": "an image1.png" (line 2 of "@/list.txt") has shape (3, 4, 5); '
         "the first has (3, 6, 5)",
-        help="give new_height and new_width",
+        help="give crop_size, or new_height and new_width",
         later=True,
     ),
     FaultCase(

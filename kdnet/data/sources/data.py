@@ -7,22 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from kdnet.data.cache import RowCache, Rows
+from kdnet.data.cache import Rows
 from kdnet.data.content import text_hash
 from kdnet.data.datum import Item, RawReader, Shape, read_datum
 from kdnet.data.items import (
-    ImageSource,
-    check_stated,
     check_tops,
     image_shapes,
     positive,
     stated_shape,
 )
 from kdnet.data.located import blamed_on, existing, remark
-from kdnet.data.mean import check_same_shape, name_record
+from kdnet.data.mean import name_record
 from kdnet.data.opening import LEVELDB, LMDB, kind_of, open_database
 from kdnet.data.order import Order, below, draw_key
 from kdnet.data.source import source
+from kdnet.data.stored_images import SeveralShapesError, StoredImageSource
 from kdnet.data.transform import forced_channels
 from kdnet.errors import DataError, Diagnostic, fail
 from kdnet.net import LayerModel
@@ -33,17 +32,23 @@ _SOURCE = ("data_param", "source")
 
 
 @source("Data")
-class Data(ImageSource):
+class Data(StoredImageSource):
     """Records of an LMDB or a LevelDB in the order of their keys, over and over.
 
     Parameters: source, batch_size, shape; rand_skip r starts at a random record below r. The
         backend is known from the folder, whatever ``backend`` says. Batch k has the records
         k·batch_size to (k+1)·batch_size - 1, modulo their number.
-    Differs from Caffe: items of several shapes are refused, even where a crop would make them
-        equal; label values are the same.
+        With crop_size, images may have several sizes: each is cropped from its own.
+    Differs from Caffe: without crop_size, items of several shapes are refused even where a batch
+        has one; bytes and float_data do not mix.
     Faults: missing-data-source, not-a-database, truncated-database, unreadable-database,
-        missing-package, empty-database, corrupt-record, record-shape, record-kind, item-shape.
+        missing-package, empty-database, corrupt-record, record-shape, record-kind, item-shape,
+        crop-too-large, mean-shape.
     """
+
+    source_field = _SOURCE
+    equal_hint = "give crop_size, or resize the images when making the database"
+    channels_hint = "force_color and force_gray give encoded images the same channels"
 
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
         super().__init__(layer, seed=seed)
@@ -66,14 +71,11 @@ class Data(ImageSource):
     def _open(self, stated: Shape | None, batch_size: int, skip: int) -> None:
         with blamed_on(self.layer, *_SOURCE):
             first = self._parse(0, *self._database.record(0))
-        self._shape = first.pixels.shape
-        self._kind = first.pixels.dtype
-        check_stated(self.layer, stated, self._shape, "data_param", "shape")
-        self._raw = RawReader(self._shape) if self._kind == np.uint8 else None
-        self._prepare(self._shape, batch_size)
+        shape = first.pixels.shape
+        self._check_stated(stated, shape, "data_param", "shape")
+        self._raw = RawReader(shape) if first.pixels.dtype == np.uint8 else None
         self._order = Order(self._database.count, skip=skip)
-        fields = ((self._shape, self._kind), ((), np.int32))
-        self._cache = RowCache(self._database.count, fields, self._read)
+        self._store(first.pixels, self._name(0, self._database.record(0)[0]), batch_size)
 
     @classmethod
     def declared_shapes(cls, layer: LayerModel, shape: Shape | None) -> tuple[Shape, ...] | None:
@@ -81,10 +83,6 @@ class Data(ImageSource):
         batch_size = _check(layer)
         stated = _stated(layer, shape)
         return None if stated is None else image_shapes(layer, stated, batch_size)
-
-    def take(self, rows: Rows) -> tuple[Array, ...]:
-        """Images and labels of ``rows``, as stored."""
-        return self._cache.take(rows)
 
     def _contents(self) -> str:
         return text_hash(self._database.contents(), str(self._channels))
@@ -103,25 +101,33 @@ class Data(ImageSource):
                 label = self._raw.read(record, flat[place]) if self._raw else None
                 if label is None:
                     item = self._parse(row, key, record)
-                    self._check_same(row, key, item)
+                    if item.pixels.shape != self._shape:
+                        raise SeveralShapesError
                     items[place], label = item.pixels, item.label
                 labels[place] = label
         return items, labels
 
-    def _parse(self, row: int, key: bytes, record: bytes) -> Item:
-        try:
-            return read_datum(record, self._channels)
-        except ValueError as error:
-            text = f"{name_record(self._database.path, row, key)} {error}"
-            fail(DataError, "corrupt-record", text)
+    def _read_one(self, row: int) -> tuple[Array, int]:
+        with blamed_on(self.layer, *_SOURCE):
+            key, record = self._database.record(row)
+            item = self._parse(row, key, record)
+        self._check_shape(item.pixels.shape, self._name(row, key))
+        return item.pixels, item.label
 
-    def _check_same(self, row: int, key: bytes, item: Item) -> None:
-        path = self._database.path
-        check_same_shape(path, row, key, item.pixels.shape, self._shape)
+    def _parse(self, row: int, key: bytes, record: bytes) -> Item:
+        """The record's item; all have the numbers of the first."""
+        try:
+            item = read_datum(record, self._channels)
+        except ValueError as error:
+            fail(DataError, "corrupt-record", f"{self._name(row, key)} {error}")
         kind = item.pixels.dtype
-        if kind != self._kind:
-            text = f"{name_record(path, row, key)} has {kind} data; the first has {self._kind}"
+        if row and kind != self._kind:
+            text = f"{self._name(row, key)} has {kind} data; the first has {self._kind}"
             fail(DataError, "record-kind", text)
+        return item
+
+    def _name(self, row: int, key: bytes) -> str:
+        return name_record(self._database.path, row, key)
 
 
 def _backend_notes(layer: LayerModel, path: Path) -> tuple[Diagnostic, ...]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdnet.data.cache import RowCache, Rows
+from kdnet.data.cache import Rows
 from kdnet.data.content import content_hash, text_hash
 from kdnet.data.datum import Shape
 from kdnet.data.image import Pixels, resize
 from kdnet.data.image_list import read_image, read_list
 from kdnet.data.items import (
-    ImageSource,
-    check_stated,
     check_tops,
     image_shapes,
     positive,
@@ -21,6 +19,7 @@ from kdnet.data.located import blamed_on, existing, refuse
 from kdnet.data.order import Order, below, draw_key, permutation
 from kdnet.data.paths import find
 from kdnet.data.source import source
+from kdnet.data.stored_images import SeveralShapesError, StoredImageSource
 from kdnet.net import LayerModel
 from kdnet.weights.model import Array
 
@@ -30,7 +29,7 @@ _OPENED = 64
 
 
 @source("ImageData")
-class ImageData(ImageSource):
+class ImageData(StoredImageSource):
     """Image files and labels, over and over, as a list names them.
 
     The list has one image a line: a path, which may hold spaces, and an integer label. Paths are
@@ -39,12 +38,16 @@ class ImageData(ImageSource):
 
     Parameters: source, batch_size, root_folder, new_height and new_width (both or neither),
         is_color, shape; shuffle orders each pass anew; rand_skip r starts at a random line
-        below r.
-    Differs from Caffe: images of several shapes are refused, even where a crop would make them
-        equal; a line without a whole number as its label is refused (Caffe reads 0).
+        below r. With crop_size, images may have several sizes: each is cropped from its own.
+    Differs from Caffe: without crop_size, images of several shapes are refused even where a batch
+        has one; a line without a whole number as its label is refused (Caffe reads 0).
     Faults: missing-data-source, bad-image-list, missing-image, corrupt-image, record-shape,
-        resize-one-side, skip-too-large, item-shape.
+        resize-one-side, skip-too-large, item-shape, crop-too-large, mean-shape.
     """
+
+    source_field = _SOURCE
+    equal_hint = "give crop_size, or new_height and new_width"
+    channels_hint = "is_color gives all images the same channels"
 
     def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
         super().__init__(layer, seed=seed)
@@ -59,11 +62,9 @@ class ImageData(ImageSource):
             text = f'rand_skip came to {skip}, but "{self._path}" has {count} images'
             refuse(layer, "skip-too-large", text, _PARAM, "rand_skip")
         self._order = Order(count, skip=skip, shuffle=self._shuffled if param.shuffle else None)
-        self._shape = self._image(0).shape
-        check_stated(layer, _stated(layer, shape), self._shape, _PARAM, "shape")
-        self._prepare(self._shape, batch_size)
-        fields = ((self._shape, np.uint8), ((), np.int32))
-        self._cache = RowCache(count, fields, self._read)
+        first = self._image(0)
+        self._check_stated(_stated(layer, shape), first.shape, _PARAM, "shape")
+        self._store(first, self._name(0), batch_size)
 
     @classmethod
     def declared_shapes(cls, layer: LayerModel, shape: Shape | None) -> tuple[Shape, ...] | None:
@@ -71,10 +72,6 @@ class ImageData(ImageSource):
         batch_size = _check(layer)
         stated = _stated(layer, shape)
         return None if stated is None else image_shapes(layer, stated, batch_size)
-
-    def take(self, rows: Rows) -> tuple[Array, ...]:
-        """Images and labels of ``rows``."""
-        return self._cache.take(rows)
 
     def _contents(self) -> str:
         """Names, labels and sizes of all files, and the bytes of some from first to last."""
@@ -97,14 +94,19 @@ class ImageData(ImageSource):
         for place, row in enumerate(rows.tolist()):
             image = self._image(row)
             if image.shape != self._shape:
-                entry = self._entries[row]
-                where = f'"{entry.path}" (line {entry.line} of "{self._path}")'
-                text = f"{where} has shape {image.shape}; the first has {self._shape}"
-                hint = ("give new_height and new_width",)
-                refuse(self.layer, "record-shape", text, *_SOURCE, help=hint)
+                raise SeveralShapesError
             images[place] = image
         labels = np.array([self._entries[row].label for row in rows.tolist()], np.int32)
         return images, labels
+
+    def _read_one(self, row: int) -> tuple[Array, int]:
+        image = self._image(row)
+        self._check_shape(image.shape, self._name(row))
+        return image, self._entries[row].label
+
+    def _name(self, row: int) -> str:
+        entry = self._entries[row]
+        return f'"{entry.path}" (line {entry.line} of "{self._path}")'
 
     def _image(self, row: int) -> Pixels:
         param = self.layer.message.image_data_param
