@@ -20,10 +20,12 @@ from __future__ import annotations
 import difflib
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NoReturn
 
 LIMIT = 20
+_APART = 2
+_LINES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,49 @@ def render(diagnostic: Diagnostic) -> str:
 
 
 def render_all(diagnostics: Sequence[Diagnostic]) -> str:
-    """All diagnostics, at most :data:`LIMIT` of them, and how many were left out."""
-    lines = [render(diagnostic) for diagnostic in diagnostics[:LIMIT]]
-    hidden = len(diagnostics) - LIMIT
+    """All diagnostics, at most :data:`LIMIT` of them, and how many were left out.
+
+    What is said in the same words of the same word in more than two places of a file is said
+    once, with the lines of the others.
+    """
+    found = _folded(diagnostics)
+    lines = [render(diagnostic) for diagnostic in found[:LIMIT]]
+    hidden = len(found) - LIMIT
     if hidden > 0:
         lines.append(f"note: {hidden} more not shown")
     return "\n".join(lines)
+
+
+def _folded(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    alike: dict[object, list[Diagnostic]] = {}
+    for found in diagnostics:
+        alike.setdefault(_words(found), []).append(found)
+    folded: list[Diagnostic] = []
+    for found in diagnostics:
+        group = alike[_words(found)]
+        if len(group) <= _APART:
+            folded.append(found)
+        elif found is group[0]:
+            folded.append(_once(group))
+    return folded
+
+
+def _words(found: Diagnostic) -> object:
+    """What is equal where a fault is the same in another place."""
+    span = found.span
+    if span is None or found.notes:
+        return id(found)
+    marked = span.text[span.column - 1 : span.column - 1 + span.length]
+    return span.file, marked, found.severity, found.code, found.message, found.help
+
+
+def _once(group: Sequence[Diagnostic]) -> Diagnostic:
+    """The first of a group that says the same, with the places of the others."""
+    others = list(dict.fromkeys(str(found.span.line) for found in group[1:] if found.span))
+    shown = ", ".join(others[:_LINES_SHOWN])
+    lines = "line" if len(others) == 1 else "lines"
+    rest = f" and {len(others) - _LINES_SHOWN} more" if len(others) > _LINES_SHOWN else ""
+    return replace(group[0], notes=(Note(f"the same in {lines} {shown}{rest}"),))
 
 
 def _excerpt(span: Span | None) -> list[str]:
