@@ -310,3 +310,54 @@ def test_what_a_filter_left_is_counted_within_a_piece_only(code):
     with pytest.raises(LayerError, match=r"cut at a Python layer.*filtered-batch") as caught:
         parted.forward(**values)
     assert '"kept"' in str(caught.value)
+
+
+def calls_of(net):
+    """The calls that the net makes, in order."""
+    seen = []
+    for name in ("before_forward", "after_forward", "before_backward", "after_backward"):
+        getattr(net, name)(lambda index, name=name: seen.append((name, index)))
+    return seen
+
+
+def test_a_program_is_called_for_each_layer(code):
+    text = INPUT + ip("data", "a") + python(code, "Ten", "a", "b") + ip("b", "c")
+    net, plain = net_of(text), net_of(text)
+    seen, weight = calls_of(net), net.params["a"][0].data
+    plain.params["a"][0].data[...] = weight
+    plain.params["c"][0].data[...] = net.params["c"][0].data
+    for one in (net, plain):
+        one.forward(data=np.ones((2, 3)))
+        one.blobs["c"].diff[...] = 1
+        one.backward()
+    layers = range(len(net.layers))
+    back = [(name, i) for i in reversed(layers) for name in ("before_backward", "after_backward")]
+    assert seen == [(n, i) for i in layers for n in ("before_forward", "after_forward")] + back
+    for name in ("a", "c"):
+        wanted = plain.params[name][0].diff
+        assert net.params[name][0].diff == pytest.approx(wanted, rel=1e-5)
+    seen.clear()
+    net.forward(start="b", end="c")
+    assert [index for _, index in seen] == [2, 2, 3, 3]
+
+
+@pytest.mark.usefixtures("code")
+def test_what_a_called_program_writes_counts():
+    net = net_of(INPUT + ip("data", "a") + power("a", "b", 2) + power("b", "c", 5))
+
+    def halve(index):
+        if net._layer_names[index] == "c":
+            net.blobs["b"].data[...] = 1
+
+    net.before_forward(halve)
+    assert (net.forward(data=np.ones((2, 3)))["c"] == 5).all()
+
+
+@pytest.mark.usefixtures("code")
+def test_what_a_filter_left_does_not_outlive_its_layer():
+    which = 'input: "which" input_shape { dim: 2 dim: 1 dim: 1 dim: 1 }\n'
+    net = net_of('input: "a" input_shape { dim: 2 dim: 3 }\n' + which + FILTER.format(layer=""))
+    net.forward()
+    net.after_forward(lambda _index: None)
+    with pytest.raises(LayerError, match=r"layers run one by one.*filtered-batch"):
+        net.forward()

@@ -76,6 +76,11 @@ class Blob:
         return self._data
 
     @property
+    def has_slope(self) -> bool:
+        """Whether there is a gradient that anybody made or asked for, or a loss weight."""
+        return self._diff is not None or bool(self._slope)
+
+    @property
     def slope(self) -> Floats:
         """The gradient as it lies there."""
         if self._diff is None:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from kdnet.api.batching import Arrays, collected, copied, in_batches
 from kdnet.api.blobs import Blob, Floats, Named, Parameter
+from kdnet.api.callbacks import LayerCall
 from kdnet.api.hosted import PythonLayers
 from kdnet.api.mode import current_device, current_seed
 from kdnet.api.models import FilePath, Given, Model, Positional, arguments, read_model, resolved
@@ -173,6 +174,26 @@ class Net:
                 text = f'"{name}" is given {found} items where the net has room for {len(array)}'
                 raise ValueError(f"{text}: reshape the blob first")
             array[...] = value
+
+    def before_forward(self, call: LayerCall) -> None:
+        """Have ``call(index)`` called before the forward pass of each layer.
+
+        Layers are then compiled and run one by one, from the next forward pass on, also in a
+        solver's steps: what ``call`` writes into blobs counts, and what it reads is there.
+        """
+        self._passes.called().before_forward.append(call)
+
+    def after_forward(self, call: LayerCall) -> None:
+        """Have ``call(index)`` called after the forward pass of each layer."""
+        self._passes.called().after_forward.append(call)
+
+    def before_backward(self, call: LayerCall) -> None:
+        """Have ``call(index)`` called before the backward pass of each layer."""
+        self._passes.called().before_backward.append(call)
+
+    def after_backward(self, call: LayerCall) -> None:
+        """Have ``call(index)`` called after the backward pass of each layer."""
+        self._passes.called().after_backward.append(call)
 
     def forward(
         self,

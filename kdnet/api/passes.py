@@ -28,6 +28,7 @@ from kdnet.api.streams import Streams
 from kdnet.api.way_back import WayBack, way_back
 from kdnet.api.weights import Weights
 from kdnet.compile import Forward
+from kdnet.compile.program import LOSS
 from kdnet.errors import LayerError, fail
 from kdnet.layers import is_data
 from kdnet.layers.python import HostedLayer
@@ -77,6 +78,7 @@ class Passes:
         calls: what is called for each layer; to be asked for by :meth:`called`.
         ground: what the pieces of the last forward pass began with.
         count: how many forward passes were made.
+        loss: the last forward pass's.
         filtered: the blobs of which a Filter left some items only.
     """
 
@@ -94,6 +96,7 @@ class Passes:
         self.ground: list[Began] = [Began()]
         self.count = 0
         self.filtered: frozenset[str] = frozenset()
+        self.loss = 0.0
         self.scalars: dict[str, float] = {}
         self._weights = weights
         self._device, self._seed, self._schedules = setting
@@ -133,7 +136,7 @@ class Passes:
             self.catch_up()
         self._drop()
         self._read(layers)
-        self._apart, self.ground = bool(self.calls), []
+        self._apart, self.ground, self.loss = bool(self.calls), [], 0.0
         for piece in self.pieces(layers):
             self._check_cut(piece, layers)
             tell(self.calls.before_forward, piece)
@@ -172,6 +175,7 @@ class Passes:
             bottoms = [self._blobs[name].held for name in hosted.model.bottoms]
             for name, values in zip(hosted.model.tops, hosted.forward(bottoms), strict=True):
                 self._blobs[name].fill(values)
+                self.loss += self._blobs[name].loss_weight * float(values.sum())
             return
         key, segment = self._forward_segment(piece)
         changed = {top for index in piece for top in self._changed(index)}
@@ -239,6 +243,7 @@ class Passes:
         check_fed(segment, feeds, self.count)
         self._weights.fresh()
         found = self._engines.run(key, {**feeds, **began.noise}, self.scalars, began.past)
+        self.loss += float(found.get(LOSS, 0.0))
         for output, blob in segment.values.items():
             self._blobs[blob].fill(found[output])
 
@@ -256,9 +261,12 @@ class Passes:
         noise = {name: array for began in self.ground for name, array in began.noise.items()}
         first = min(ground, default=0)
         layers = range(end, start + 1)
-        trained = self._weights.trained(every=self.net.message.force_backward)
+        every = self.net.message.force_backward
+        trained = self._weights.trained(every=every)
         way = way_back(self.net, layers, first, trained, requested)
-        way.waiting = {name: self._blobs[name].slope.copy() for name in way.ends}
+        # An end that nobody has given a gradient has none to pass on: it may be of a metric.
+        ends = (name for name in sorted(way.ends) if every or self._blobs[name].has_slope)
+        way.waiting = {name: self._blobs[name].slope.copy() for name in ends}
         for piece in reversed(self.pieces(range(first, layers.stop))):
             if piece.stop > end:
                 tell(self.calls.before_backward, piece)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kdnet.api.way_back import WayBack
 from kdnet.autodiff import gradients
 from kdnet.compile import Forward, Program, trace_forward
-from kdnet.compile.assemble import WATCHED, assemble, watch
+from kdnet.compile.assemble import WATCHED, assemble, loss_outputs, watch
 from kdnet.graph import Emitter, Tensor
 from kdnet.net import LayerModel, NetModel
 from kdnet.schema import SourceMap
@@ -87,12 +87,12 @@ def outside_blobs(layers: Iterable[LayerModel]) -> tuple[str, ...]:
 
 
 def forward_segment(forward: Forward) -> Segment:
-    """The program that computes every blob, and the state that layers update themselves."""
+    """The program that computes every blob, the state that layers update, and the loss."""
     fed = set(forward.trace.data.values())
     wanted = {
         f"blob/{name}": tensor for name, tensor in _blobs(forward).items() if tensor not in fed
     }
-    return _segment(forward, wanted, {}, list(forward.trace.updates.items()))
+    return _segment(forward, wanted, {}, list(forward.trace.updates.items()), with_loss=True)
 
 
 def backward_segment(forward: Forward, depth: int, way: WayBack) -> Segment:
@@ -178,8 +178,11 @@ def _segment(
     wanted: Mapping[str, Tensor],
     slopes: Mapping[str, User],
     pairs: list[tuple[Tensor, Tensor]],
+    *,
+    with_loss: bool = False,
 ) -> Segment:
     outputs = watch(forward, wanted, {})
+    outputs |= loss_outputs(forward) if with_loss else {}
     program = assemble("range", forward, outputs, pairs) if outputs or pairs else None
     data = {tensor.name: key for key, tensor in forward.trace.data.items()}
     fed = {name: data[name] for name in (program.data if program else ())}

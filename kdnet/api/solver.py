@@ -4,56 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdnet.api.by_hand import StepCalls
 from kdnet.api.hosted import PythonLayers
-from kdnet.api.mode import current_device, current_seed
+from kdnet.api.mode import current_seed
 from kdnet.api.models import FilePath
 from kdnet.api.net import Net
 from kdnet.api.passes import Began, Setting
-from kdnet.compile import compile_evaluation, compile_training
+from kdnet.api.steps import GraphSteps, HandSteps, has_python, prepared, training_of
 from kdnet.errors import UsageError, fail
 from kdnet.layers.python import Instances, allowed_python
 from kdnet.net import NetModel, load_solver
-from kdnet.runtime import CaffeLog, Run, Stepper, TestNet, Trainer, TrainOptions
-from kdnet.runtime.feeding import check_labels, open_sources
-from kdnet.runtime.loading import initial_values
-from kdnet.runtime.plan import Plan, is_solver, make_plan, snapshot_prefix
+from kdnet.runtime import CaffeLog, TrainOptions
+from kdnet.runtime.feeding import check_labels
+from kdnet.runtime.plan import is_solver, make_plan
 from kdnet.runtime.rate import Rate, scheduled_at
-from kdnet.runtime.setup import all_slots, tell_ignored
+from kdnet.runtime.setup import tell_ignored
 from kdnet.runtime.snapshots import resumed
-from kdnet.runtime.solver_states import Resume, load
+from kdnet.runtime.solver_states import load
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.weights import philox, read_weights
+from kdnet.weights import philox
 
 Array = NDArray[Any]
-Feeds = Callable[[int], Mapping[str, Array]]
-
-
-class _Steps(Trainer):
-    """A trainer whose batches come from the program's own net."""
-
-    def __init__(self, run: Run, feeds: Feeds) -> None:
-        super().__init__(run)
-        self._source = feeds
-        self.values: dict[str, Array] = {}
-
-    @property
-    def stepper(self) -> Stepper:
-        """What takes the steps."""
-        return self._stepper
-
-    def _feeds(self, micro: int) -> Mapping[str, Array]:
-        return self._source(micro)
-
-    def _step(self, rate: float) -> dict[str, Array]:
-        self.values = super()._step(rate)
-        return self.values
 
 
 class Solver:
@@ -67,6 +44,9 @@ class Solver:
     are computed when they are looked at, from the weights before the update. Frozen weights
     (lr_mult 0) are constants of the compiled step: where a program changes them, the next step is
     compiled anew.
+
+    Python layers, callbacks and :meth:`apply_update` take steps apart: into the net's forward and
+    backward passes, and then the update. What they leave is there at once.
 
     Args:
         path: the solver's file.
@@ -91,7 +71,7 @@ class Solver:
         # The nets, and the programs of training and testing, use the same Python layers.
         instances: Instances = {}
         with allowed_python(instances=instances):
-            self._run = _prepared(plan, log)
+            self._run = prepared(plan, log)
         training = self._run.training
         setting = Setting(self._run.device, plan.seed, training.schedules)
         self.net = Net.of_model(plan.net, setting, PythonLayers(plan.net, instances))
@@ -101,7 +81,10 @@ class Solver:
         self.test_nets = [
             self._test_net(test.evaluation.net, setting, instances) for test in self._run.tests
         ]
-        self._steps: _Steps | None = None
+        self._plan, self._instances = plan, instances
+        self._calls = StepCalls()
+        self._hand = has_python(plan.net)
+        self._steps: GraphSteps | None = None
         self._seen_version = self._weights.version
         self._stale: set[str] = set()
         self._past: dict[str, Array] = {}
@@ -181,24 +164,71 @@ class Solver:
         """Let another net use the train net's weights."""
         net.share_with(self.net)
 
-    def _ready(self) -> _Steps:
+    def add_callback(
+        self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]
+    ) -> None:
+        """Have two functions called in each step, which is made by hand from then on.
+
+        Args:
+            on_start: called before the forward pass.
+            on_gradients_ready: called before the update, which takes the gradients in
+                ``net.params`` as they are then.
+        """
+        self._calls.on_start.append(on_start)
+        self._calls.on_gradients_ready.append(on_gradients_ready)
+
+    def apply_update(self) -> None:
+        """Change the weights by the gradients in ``net.params``, as a step would.
+
+        That is one iteration: ``iter`` goes up. Whoever adds gradients up clears them before:
+        ``net.clear_param_diffs()``.
+        """
+        self._by_hand().update()
+
+    @property
+    def _wants_hand(self) -> bool:
+        """Whether steps are made by the net's own passes."""
+        return self._hand or bool(self._calls) or bool(self._passes.calls)
+
+    def _ready(self) -> GraphSteps:
         """The trainer, with what the program wrote into weights."""
+        if self._wants_hand:
+            return self._by_hand()
         if self._steps is not None and self._frozen_changed():
-            self._weights.fresh()
-            self._run.resume = self._here(self._steps)
-            self._steps = None
+            self._leave()
         if self._steps is None:
-            self._run.values |= {k: v.copy() for k, v in self._weights.values.items()}
-            self._steps = _Steps(self._run, self._feeds)
+            self._take_values()
+            self._steps = GraphSteps(self._run, self._feeds)
         else:
             self._push(self._steps)
         self._seen_version = self._weights.version
         return self._steps
 
-    def _here(self, steps: _Steps) -> Resume:
-        """Where the run stands, to go on from with other frozen weights."""
-        state = steps._rate.state(steps.iteration, self._run.seed)
-        return replace(state, history=steps.stepper.history())
+    def _by_hand(self) -> HandSteps:
+        """The trainer that steps by the net's own passes; from now on all steps are such."""
+        steps = self._steps
+        if isinstance(steps, HandSteps) and not self._frozen_changed():
+            return steps
+        self._passes.catch_up_slopes()
+        self._leave()
+        self._hand = True
+        if self._run.training.update is None:
+            with allowed_python(instances=self._instances):
+                self._run.training = training_of(self._plan, split=True)
+        self._weights.pull = None
+        self._take_values()
+        self._steps = made = HandSteps(self._run, self.net, self._calls)
+        self._seen_version = self._weights.version
+        return made
+
+    def _leave(self) -> None:
+        """End the trainer that there is; another goes on where it stands."""
+        if self._steps is not None:
+            self._weights.fresh()
+            self._run.resume, self._steps = self._steps.resume_point(), None
+
+    def _take_values(self) -> None:
+        self._run.values |= {k: v.copy() for k, v in self._weights.values.items()}
 
     def _frozen_changed(self) -> bool:
         live = self._run.training.live
@@ -209,7 +239,7 @@ class Solver:
             name not in live and not np.array_equal(values[name], known[name]) for name in names
         )
 
-    def _push(self, steps: _Steps) -> None:
+    def _push(self, steps: GraphSteps) -> None:
         loaded = self._weights.version != self._seen_version
         live = self._run.training.live
         for name in live if loaded else live & self._weights.looked:
@@ -245,8 +275,10 @@ class Solver:
             raise ValueError(text)
         return found
 
-    def _stepped(self, steps: _Steps) -> None:
+    def _stepped(self, steps: GraphSteps) -> None:
         """Let the net show what the step left, and held weights their new values."""
+        if isinstance(steps, HandSteps):
+            return
         run, iteration = self._run, steps.iteration - 1
         self._stale = set(run.training.live)
         self._pull(self._weights.looked)
@@ -258,7 +290,7 @@ class Solver:
             blob.fill(steps.values[report.output])
             blob.before_data = None
 
-    def _began(self, steps: _Steps, batch: Mapping[str, Array]) -> Began:
+    def _began(self, steps: GraphSteps, batch: Mapping[str, Array]) -> Began:
         """What the last step began with: its batch, its noise, and the weights of then."""
         live, values = self._run.training.live, self._weights.values
         if self._past_of != self._weights.replaced:
@@ -269,37 +301,6 @@ class Solver:
         noise = {name: array for name, array in batch.items() if name not in self.net.blobs}
         blobs = {name: array for name, array in batch.items() if name in self.net.blobs}
         return Began(0, blobs, noise, self._past)
-
-
-def _prepared(plan: Plan, log: CaffeLog) -> Run:
-    """A run of the plan; its data are read by the solver's net."""
-    device = current_device()
-    training = compile_training(plan.net, plan.solver, provider=device.kind)
-    tests = [
-        compile_evaluation(
-            net, live=training.live, provider=device.kind, schedules=training.schedules
-        )
-        for net, _ in plan.tests
-    ]
-    files = [*plan.renamed_weights(), *(read_weights(path) for path in plan.weight_files)]
-    slots = all_slots(training, tests)
-    values, _ = initial_values(slots, files, seed=plan.seed, allow_unloaded=True)
-    return Run(
-        training=training,
-        solver=plan.solver,
-        device=device,
-        values=dict(values),
-        sources=(),
-        tests=[
-            TestNet(test, open_sources(net, seed=plan.seed), count)
-            for test, (net, count) in zip(tests, plan.tests, strict=True)
-        ],
-        log=log,
-        seed=plan.seed,
-        prefix=snapshot_prefix(plan),
-        max_iter=plan.solver.message.max_iter,
-        full_snapshots=True,
-    )
 
 
 class SGDSolver(Solver):

@@ -36,7 +36,7 @@ from kdnet.solvers import (
 class Training:
     """A compiled training run.
 
-    ``main`` takes the data. With iter_size 1 it is the whole step and ``update`` is None; else it
+    ``main`` takes the data. Where it is the whole step ``update`` is None; else it
     adds its gradients to ``accumulators``, which ``update`` then consumes. ``histories`` maps
     each history input to the weight it belongs to. ``schedules`` are the numbers to be fed in each
     iteration: the solver file's, then those that the update rule itself needs. ``hosted`` are the
@@ -65,8 +65,16 @@ def compile_training(
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     provider: str = "cpu",
+    split: bool = False,
 ) -> Training:
     """Compile forward, backward and update of a TRAIN net.
+
+    Args:
+        net: the net.
+        solver: the solver.
+        input_shapes: shapes of data tops that win over what the net says.
+        provider: "cpu" or "cuda".
+        split: whether the update is a graph of its own even where iter_size is 1.
 
     Raises:
         LayerError: the net's faults; nothing-to-train when no loss depends on a trained weight.
@@ -85,7 +93,7 @@ def compile_training(
     losses |= sink_outputs(forward, losses)
     iter_size = max(1, solver.message.iter_size)
     moving = (*schedules, *numbers_of(transforms_of(solver)))
-    if iter_size == 1:
+    if iter_size == 1 and not split:
         pairs, histories = _emit_update(forward, solver, slopes)
         main = assemble("step", forward, losses, [*pairs, *statistics], frozen)
         return Training(net, weights, histories, iter_size, main, schedules=moving, hosted=steps)

@@ -86,7 +86,7 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        training, message = run.training, run.solver.message
+        message = run.solver.message
         self.iteration = run.resume.iteration if run.resume else 0
         self.saved = ""
         self._state = ""
@@ -94,9 +94,9 @@ class Trainer:
         self._message = message
         self._rate = Rate(run.solver, run.resume)
         history = run.resume.history if run.resume else None
-        self._stepper = Stepper(training, run.device, run.values, history)
+        self._stepper = self._stepper_of(history or {})
         self._tests = [self._engine_of(test) for test in run.tests]
-        for program in (training.main, *(test.evaluation.program for test in run.tests)):
+        for program in (run.training.main, *(test.evaluation.program for test in run.tests)):
             check_files(program)
         self._debug = self._debug_info(run.debug)
         self._feed: Batches | None = None
@@ -105,6 +105,10 @@ class Trainer:
         self._saved_at = -1
         self._clock = time.perf_counter()
         self._displayed = self.iteration
+
+    def _stepper_of(self, history: Mapping[str, Array]) -> Stepper:
+        run = self.run
+        return Stepper(run.training, run.device, run.values, history)
 
     def _engine_of(self, test: TestNet) -> Engine | DebuggedEngine:
         compiled, run = test.evaluation, self.run
