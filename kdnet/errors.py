@@ -154,16 +154,19 @@ def fail(error: type[KdnetError], code: str, message: str, **more: object) -> No
     raise error(Diagnostic(code, message, **more))  # type: ignore[arg-type]
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name closest to ``word``, or None when nothing is close."""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name closest to ``word``, or None when nothing is close.
+
+    ``cutoff`` is what is close: the share of letters that agree, 0 to 1.
+    """
     by_folded = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=cutoff)
     return by_folded[found[0]] if found else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Help lines suggesting the nearest known name; empty when nothing is close."""
-    found = nearest(word, known)
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> tuple[str, ...]:
+    """Help lines suggesting the :func:`nearest` known name; empty when nothing is close."""
+    found = nearest(word, known, cutoff)
     return (f'did you mean "{found}"?',) if found else ()
 
 

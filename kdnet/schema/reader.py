@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from kdnet.errors import Diagnostic, Note, SchemaError, did_you_mean
+from kdnet.errors import Diagnostic, Note, SchemaError
 from kdnet.schema.cursor import Cursor, SyntaxFaultError, TooManyFaultsError
 from kdnet.schema.fields import Field, fields_of, is_bytes
+from kdnet.schema.fork_names import unknown_field
 from kdnet.schema.lexer import END, NAME, STRING, SYMBOL, VALUES, Token, shown
 from kdnet.schema.literals import BadLiteralError, Parser, string_bytes
 from kdnet.schema.source import Document, Located, SourceMap
@@ -182,10 +183,10 @@ class _Reader:
         for outer in reversed(self.scopes):
             if name.text in outer.fields:
                 return (f'"{name.text}" belongs to {outer.type}, outside "{scope.name.text}"',)
-        if len(scope.fields) <= 8:
-            near = did_you_mean(name.text, scope.fields)
-            return near or (f"fields of {scope.type}: {', '.join(scope.fields)}",)
-        return did_you_mean(name.text, scope.fields)
+        hints = unknown_field(scope.type, name.text, list(scope.fields))
+        if not hints and len(scope.fields) <= 8:
+            return (f"fields of {scope.type}: {', '.join(scope.fields)}",)
+        return hints
 
     def extension(self, scope: _Scope, token: Token) -> None:
         """Record ``[some.extension]``, which no message of the language has."""
