@@ -216,6 +216,65 @@ def test_labels_reach_large_numbers_of_classes_but_never_the_number_itself(tmp_p
     assert 2**23 < many.max() < 2**24
 
 
+ANSWERS = """layer { name: "a" type: "SoftLabels" top: "answers"
+    soft_labels_param { source: "gone.npz" num_classes: 7 %s } }"""
+LEARNS = """layer { name: "kd" type: "TeacherStudentCrossEntropy" bottom: "ip" bottom: "answers"
+    top: "kd" }"""
+TAUGHT = CROP.replace(HEAD, ANSWERS + HEAD + LEARNS)
+
+
+@pytest.mark.parametrize("form", ["", "form: PROBABILITIES", "top_form: PROBABILITIES"])
+def test_answers_that_are_not_there_are_made_up_and_follow_the_records(form: str, tmp_path: Path):
+    net, lines = made(TAUGHT % form, tmp_path)
+    assert lines[1] == (
+        'layer "a": "gone.npz" is not there: made-up answers of 7 classes stand in'
+    )
+    data, answers = open_sources(net, seed=0)
+    first, again = answers.batch(0)[0], answers.batch(256)[0]
+    np.testing.assert_array_equal(data.records(0), data.records(256))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == answers.shapes[0] == (4, 7)
+    assert (first != answers.batch(1)[0]).any()
+    sums = first.sum(axis=1)
+    assert (np.abs(sums - 1) < 1e-6).all() == bool(form)
+    assert answers.varies == ""
+    others = [open_sources(net, seed=1)[1]]
+    others.append(open_sources(made(TAUGHT.replace("gone", "far") % form, tmp_path)[0], seed=0)[1])
+    for other in others:
+        assert other.identity() != answers.identity()
+        assert (other.batch(0)[0] != first).any()
+
+
+def test_answers_that_are_there_have_no_stand_in(tmp_path: Path):
+    np.savez(tmp_path / "gone.npz", logits=np.zeros((4, 7), np.float32))
+    net, _ = made(TAUGHT % "", tmp_path)
+    assert [bool(layer.stand_in) for layer in net.layers[:2]] == [True, False]
+
+
+INFOGAIN = CROP.replace(
+    'type: "SoftmaxWithLoss"',
+    'type: "InfogainLoss" infogain_loss_param { source: "h.binaryproto" }',
+)
+
+
+def test_the_identity_stands_in_for_a_matrix_that_is_not_there(tmp_path, monkeypatch):
+    net, lines = made(INFOGAIN, tmp_path)
+    assert lines[0] == (
+        'layer "loss": "h.binaryproto" is not there: the identity stands in for the matrix'
+    )
+    assert net.layers[-1].stand_in is not None
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(INFOGAIN)
+    Path("net_solver.prototxt").write_text(SOLVER)
+    command = ["compile", "net.prototxt", "--synthetic-data", "-o"]
+    assert main([*command, "without.onnx"]) == 0
+    blob = pb.BlobProto(shape=pb.BlobShape(dim=[7, 7]), data=np.eye(7).ravel().tolist())
+    Path("h.binaryproto").write_bytes(blob.SerializeToString())
+    assert made(INFOGAIN, tmp_path)[0].layers[-1].stand_in is None
+    assert main([*command, "with.onnx"]) == 0
+    assert Path("with.onnx").read_bytes() == Path("without.onnx").read_bytes()
+
+
 SOLVER = (
     'base_lr: 0.01 lr_policy: "fixed" max_iter: 2 snapshot_after_train: false net: "net.prototxt"'
 )

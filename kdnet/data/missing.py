@@ -19,6 +19,7 @@ _PARAMS = {
     "HDF5Data": "hdf5_data_param",
     "ImageData": "image_data_param",
     "MemoryData": "memory_data_param",
+    "SoftLabels": "soft_labels_param",
     "WindowData": "window_data_param",
 }
 COLOUR_CHANNELS = 3
@@ -43,6 +44,13 @@ def is_missing(layer: LayerModel) -> bool:
     except DataError as error:
         return error.diagnostics[0].code == "missing-hdf5"
     return False
+
+
+def lacks_matrix(layer: LayerModel) -> bool:
+    """Whether an InfogainLoss names a matrix that is not there."""
+    path = layer.message.infogain_loss_param.source
+    lacks = layer.type == "InfogainLoss" and bool(path)
+    return lacks and _found(layer, path, "infogain_loss_param", "source") is None
 
 
 def lacks_mean(layer: LayerModel) -> bool:

@@ -155,7 +155,7 @@ def source_class(type_name: str) -> type[Source] | None:
 
 def _class_of(layer: LayerModel) -> type[Source]:
     if layer.stand_in is not None:
-        return _stand_in_class(layer.stand_in)
+        return _stand_in_class(layer, layer.stand_in)
     found = source_class(layer.type)
     if found is None:
         text = f'there is no data source of type "{layer.type}"'
@@ -163,9 +163,12 @@ def _class_of(layer: LayerModel) -> type[Source]:
     return found
 
 
-def _stand_in_class(stand_in: StandIn) -> type[Source]:
-    from kdnet.data.synthetic import SyntheticArrays, SyntheticImages
+def _stand_in_class(layer: LayerModel, stand_in: StandIn) -> type[Source]:
+    from kdnet.data.synthetic import SyntheticAnswers, SyntheticArrays, SyntheticImages
 
+    cls = source_class(layer.type)
+    if cls is not None and cls.follows:
+        return SyntheticAnswers
     return SyntheticImages if stand_in.batch_size else SyntheticArrays
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from kdnet.data.cache import RowCache, Rows
 from kdnet.data.content import text_hash
 from kdnet.data.datum import Shape
+from kdnet.data.following import FollowingSource
 from kdnet.data.items import ImageSource, check_size, image_shapes
 from kdnet.data.order import Order
 from kdnet.data.source import Floats, Source
 from kdnet.net import LayerModel
 from kdnet.net.model import StandIn
+from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import philox
 from kdnet.weights.model import Array
 from kdnet.weights.random import raw_words
@@ -80,6 +82,51 @@ class SyntheticImages(ImageSource):
             images[place] = words.view(np.uint8)[:size].reshape(self._shape)
             labels[place] = int(drawn.random() * self._classes[-1])
         return images, labels
+
+
+class SyntheticAnswers(FollowingSource):
+    """Random answers to the records of another data layer: scores in [0, 1), or probabilities.
+
+    The answer to record i belongs to (seed, the name of the data, i).
+
+    Faults: no-followed-layer, item-shape, blob-too-large.
+    """
+
+    params_field = "soft_labels_param"
+
+    def __init__(self, layer: LayerModel, *, seed: int, shape: Shape | None = None) -> None:
+        del shape
+        super().__init__(layer, seed=seed)
+        self._classes = _stand_in(layer).shapes[0][-1]
+        self._key = named_source(layer)
+        form = self.params.top_form if self.params.HasField("top_form") else self.params.form
+        self._sums_to_one = form == pb.SoftLabelsParameter.PROBABILITIES
+
+    def accept(self, name: str, count: int, batch_size: int) -> None:
+        """Every record has an answer."""
+        del name, count
+        check_size(self.layer, (batch_size, self._classes))
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """(N, classes)."""
+        return ((len(self.records(0)), self._classes),)
+
+    def identity(self) -> dict[str, str]:
+        """The name of the data and what is made up."""
+        made = text_hash(self._key, str(self.seed), str(self._classes), str(self._sums_to_one))
+        return {"type": self.layer.type, "contents": made}
+
+    def batch(self, index: int) -> tuple[Floats, ...]:
+        """The answers to the records of batch ``index``."""
+        rows = self.records(index)
+        scores = np.empty((len(rows), self._classes), np.float32)
+        for place, row in enumerate(rows.tolist()):
+            drawn = philox(self.seed, "synthetic", self._key, row)
+            scores[place] = drawn.random(self._classes, np.float32)
+        if self._sums_to_one:
+            scores /= scores.sum(axis=1, keepdims=True)
+        return (scores,)
 
 
 class SyntheticArrays(Source):

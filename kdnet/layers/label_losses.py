@@ -6,6 +6,7 @@ from functools import cached_property
 from math import log, prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.data.paths import find, suggest
@@ -101,16 +102,21 @@ class InfogainLoss(LossLayer):
         say = "the matrix is bottom 2; only one of them can hold"
         self.require(not given or matrix is None, at="source", say=say)
         k = x.shape[axis]
-        shape = self._stored.shape if matrix is None else matrix.shape
+        shape = self._stored(k).shape if matrix is None else matrix.shape
         fits = shape[-2:] == (k, k) and prod(shape) == k * k
         say = f"a matrix of shape {shape} for {k} classes; {k} rows of {k} wanted"
         if matrix is None:
             self.require(fits, at="source", say=say)
         self.require_shape(fits, bottom=2, say=say)
 
+    def _stored(self, classes: int) -> NDArray[Any]:
+        """The matrix of the file, or the identity where that need not be there."""
+        if self.model.stand_in is not None:
+            return np.eye(classes, dtype=np.float32)
+        return self._read
+
     @cached_property
-    def _stored(self) -> NDArray[Any]:
-        """The matrix that the file holds."""
+    def _read(self) -> NDArray[Any]:
         given, span = self.params.source, self.span("source")
         beside = span.file if span else None
         found = find(given, beside)
@@ -134,7 +140,7 @@ class InfogainLoss(LossLayer):
         k = x.shape[axis]
         self.expect_labels(labels, k, self.ignore)
         found = read_labels(g, x, labels, axis, self.ignore)
-        table = g.constant(self._stored) if matrix is None else g.stop_gradient(matrix)
+        table = g.constant(self._stored(k)) if matrix is None else g.stop_gradient(matrix)
         last = [place for place in range(x.rank) if place != axis] + [axis]
         # A label that is no class has no hit, so its row is zeros.
         rows = g.matmul(g.transpose(g.cast(found.hit), last), g.reshape(table, (k, k)))

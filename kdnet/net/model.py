@@ -29,7 +29,8 @@ class StandIn:
     """Made-up data in place of those that a data layer names.
 
     Attributes:
-        shapes: Of images, the one shape (C, H, W) before the crop; else that of each top.
+        shapes: Of images, the one shape (C, H, W) before the crop; of answers to the records of
+            another layer, that of one; else that of each top.
         classes: For each top the number K of its values, whole numbers 0 to K - 1; 0 for bytes of
             images and for numbers in [0, 1).
         batch_size: Images of a batch; 0 where the shapes are those of whole tops.
@@ -44,7 +45,7 @@ class StandIn:
 class LayerModel:
     """One layer: its wiring as text, its message, and where it stands.
 
-    ``stand_in`` replaces the data of a data layer.
+    ``stand_in`` replaces the data of a data layer, or says that a loss does without its file.
     """
 
     name: str

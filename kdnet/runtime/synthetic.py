@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdnet.compile import trace_forward
-from kdnet.data.missing import image_shape, is_missing, lacks_mean, named_path
+from kdnet.data.missing import image_shape, is_missing, lacks_matrix, lacks_mean, named_path
 from kdnet.data.source import source_class, static_shapes
 from kdnet.errors import DataError, Diagnostic, Faults
 from kdnet.graph import Emitter
@@ -37,6 +37,8 @@ def with_stand_ins(
 ) -> list[NetModel]:
     """The nets with a stand-in for each data layer whose data, or whose mean file, is not there.
 
+    The identity stands in for a matrix of InfogainLoss that is not there.
+
     Shapes come from the layer, from ``given`` (item shapes by first top), from a mean file, from
     crop_size, else from the data of the same top in another of the nets; the range of labels from
     the layers that read them. Data that are there stay.
@@ -50,12 +52,12 @@ def with_stand_ins(
         DataError: unknown-item-shape, with what a layer's parameters are refused for.
         LayerError: the nets' faults.
     """
-    nets = [_with_means(net, log) for net in nets]
+    told: set[str] = set()
+    nets = [_with_matrices(_with_means(net, log), told, log) for net in nets]
     known = _Known(given, _shapes_there(nets, given))
     faults = Faults(DataError)
     made = [_with_shapes(net, known, faults) for net in nets]
     faults.raise_if_any()
-    told: set[str] = set()
     return [_with_classes(net, given, told, log) for net in made]
 
 
@@ -77,6 +79,25 @@ def _with_mean(layer: LayerModel, log: CaffeLog) -> LayerModel:
     )
     log.line(places.OWN, text)
     return replace(layer, message=message)
+
+
+def _with_matrices(net: NetModel, told: set[str], log: CaffeLog) -> NetModel:
+    return replace(net, layers=tuple(_with_matrix(layer, told, log) for layer in net.layers))
+
+
+def _with_matrix(layer: LayerModel, told: set[str], log: CaffeLog) -> LayerModel:
+    if not lacks_matrix(layer):
+        return layer
+    path = layer.message.infogain_loss_param.source
+    text = f'layer "{layer.name}": "{path}" is not there: the identity stands in for the matrix'
+    _tell(text, told, log)
+    return replace(layer, stand_in=StandIn((), ()))
+
+
+def _tell(text: str, told: set[str], log: CaffeLog) -> None:
+    if text not in told:
+        told.add(text)
+        log.line(places.OWN, text)
 
 
 def _shapes_there(nets: Sequence[NetModel], given: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -116,6 +137,8 @@ def _stand_in(net: NetModel, layer: LayerModel, known: _Known) -> StandIn:
             raise DataError(_unknown(layer, top))
         return StandIn((shape,), none, _batch_size(layer))
     cls = source_class(layer.type)
+    if cls and cls.follows:
+        return StandIn(((layer.message.soft_labels_param.num_classes,),), none)
     declared = cls.declared_shapes(layer, known.given.get(top)) if cls else None
     if declared is not None:
         return StandIn(declared, none)
@@ -177,15 +200,12 @@ def _with_classes(
         classes[name] = min(check.classes, classes.get(name, check.classes))
     layers = []
     for layer in net.layers:
-        if layer.stand_in is None:
+        if layer.stand_in is None or not is_data(layer):
             layers.append(layer)
             continue
         stand_in = _labelled(layer, layer.stand_in, classes)
         layers.append(replace(layer, stand_in=stand_in))
-        text = _about(layers[-1], stand_in)
-        if text not in told:
-            told.add(text)
-            log.line(places.OWN, text)
+        _tell(_about(layers[-1], stand_in), told, log)
     return replace(net, layers=tuple(layers))
 
 
@@ -199,6 +219,9 @@ def _labelled(layer: LayerModel, stand_in: StandIn, classes: Mapping[str, int]) 
 
 def _about(layer: LayerModel, stand_in: StandIn) -> str:
     """What stands in for the data of a layer, in a sentence."""
+    if layer.type == "SoftLabels":
+        text = f"made-up answers of {stand_in.shapes[0][-1]} classes stand in"
+        return f'layer "{layer.name}": "{named_path(layer)}" is not there: {text}'
     values = [f"0 to {count - 1}" if count else "[0, 1)" for count in stand_in.classes]
     if stand_in.batch_size:
         values[0] = "bytes before transform_param"
