@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tables.sources import IMAGES, LMDB, layer_of, png, write_lmdb
 
+from kdnet.cli import main
 from kdnet.data import Source, cache, open_source, static_shapes
 from kdnet.data.transform import Transformer
 from kdnet.errors import DataError
@@ -279,3 +280,22 @@ def test_an_image_that_cannot_join_is_named(case: tuple, tmp_path: Path) -> None
     assert found.notes == ()
     written = text.replace("@", str(tmp_path))[found.span.column - 1 :]
     assert written.startswith(at.replace("@", str(tmp_path)))
+
+
+def test_answers_to_images_of_several_sizes_belong_to_their_records(tmp_path: Path) -> None:
+    encoded(ITEMS, tmp_path)
+    net = """layer { name: "d" type: "Data" top: "data" include { phase: TEST }
+        transform_param { crop_size: 4 } data_param { source: "db" batch_size: 3 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {
+        num_output: 2 weight_filler { value: 1 } } }"""
+    path, answers = tmp_path / "net.prototxt", tmp_path / "a.npz"
+    path.write_text(net)
+    command = ["data", "soft-labels", str(path), "--blob", "ip", "--data", "test"]
+    more = ["--allow-unloaded", "--device", "cpu", "-o", str(answers)]
+    assert main([*command, *more]) == 0
+    sums = []
+    for item in ITEMS:
+        y, x = ((extent - 4) // 2 for extent in item.shape[1:])
+        sums.append(float(item[:, y : y + 4, x : x + 4].sum()))
+    with np.load(answers) as found:
+        np.testing.assert_array_equal(found["logits"], np.array([sums, sums]).T)
