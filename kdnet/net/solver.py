@@ -85,8 +85,22 @@ def _read_named(solver: SolverModel, named: str, span: Span | None) -> Located[p
     path = find_path(named, solver.path)
     if not Path(path).is_file():
         text = f'the solver names a net that is not there: "{named}"'
-        fail(NetError, "missing-net", text, span=span)
+        fail(NetError, "missing-net", text, span=span, help=_where(named, solver.path))
     return read_net(path)
+
+
+def _where(named: str, solver_path: str | None) -> tuple[str, ...]:
+    """Where a net that is not found may be meant to lie, seen from the folder of its solver."""
+    if not solver_path:
+        return ()
+    folder = Path(solver_path).resolve().parent
+    for root in folder.parents:
+        if (root / named).is_file():
+            return (f'it is in "{root}": run kdnet there',)
+    beside = folder / Path(named).name
+    if beside.is_file():
+        return (f'"{beside.name}" lies beside the solver: write net: "{beside.name}"',)
+    return ("a path is looked for here, then in the folder of the solver",)
 
 
 def names_net(solver_path: Path, net_path: Path) -> bool:

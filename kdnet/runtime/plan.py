@@ -210,6 +210,8 @@ def test_nets(
 ) -> list[tuple[NetModel, int]]:
     """Each test net with its number of batches; ``joined`` as for :func:`train_net`.
 
+    A net of no batches (test_iter: 0) is left out, and need not have data for the TEST phase.
+
     Raises:
         NetError: test-iter-count, test-state-count, missing-solver-field.
     """
@@ -222,6 +224,8 @@ def test_nets(
     _check_tests(solver, len(located))
     found = []
     for index, net in enumerate(located):
+        if not message.test_iter[index]:
+            continue
         state = NetState(pb.TEST).merged(net.message.state)
         if index < len(message.test_state):
             state = state.merged(message.test_state[index])
@@ -240,10 +244,10 @@ def _check_tests(solver: SolverModel, nets: int) -> None:
         text = f"{len(message.test_state)} test_state for {nets} test nets"
         fail(NetError, "test-state-count", text, span=solver.span("test_state", 0))
     for index, batches in enumerate(message.test_iter):
-        if batches < 1:
-            text = f"test_iter must be above 0, not {batches}"
+        if batches < 0:
+            text = f"test_iter must not be below 0; it is {batches}"
             fail(NetError, "missing-solver-field", text, span=solver.span("test_iter", index))
-    if nets and message.test_interval < 1:
+    if any(message.test_iter) and message.test_interval < 1:
         text = "test_iter is given, but no test_interval above 0: the net would never be tested"
         fail(NetError, "missing-solver-field", text, span=solver.span("test_iter", 0))
 
