@@ -105,9 +105,10 @@ test: check ## every check and test
 test-fast: $(INSTALLED) ## the tests that take a moment
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
 
-test-cuda: $(INSTALLED) $(GPU_VENV)/.installed ## without a GPU: would every net run on one, whole?
+test-cuda: $(INSTALLED) $(GPU_VENV)/.installed ## without a GPU: would every layer and net run on one, whole?
 	@command -v gcc >/dev/null || { echo "make test-cuda needs gcc"; exit 1; }
 	$(BIN)/python -m pytest tests/placement
+	PYTHONPATH=tests $(BIN)/python tests/placement/layers_on_cuda.py $(GPU_VENV)/bin/python
 	$(BIN)/python tests/placement/nets_on_cuda.py $(GPU_VENV)/bin/python
 
 # In whatever environment the machine with the GPU has: nothing is installed, kdnet is found here.

@@ -40,11 +40,13 @@ def build_stubs(gpu_python: str) -> None:
     subprocess.run([sys.executable, build, asked.stdout.strip(), STUBS], check=True)
 
 
-def place(gpu_python: str, steps: Sequence[Path]) -> int:
+def place(gpu_python: str, steps: Sequence[Path], *flags: str) -> int:
     """Print where the nodes of compiled steps would go; not 0 unless all go to CUDA."""
     tool = REPOSITORY / "tests" / "placement" / "placement.py"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(STUBS)}
-    return subprocess.run([gpu_python, tool, *steps], env=environment, check=False).returncode
+    return subprocess.run(
+        [gpu_python, tool, *flags, *steps], env=environment, check=False
+    ).returncode
 
 
 def compile_step(net: Path, folder: Path) -> Path | None:

@@ -1,6 +1,6 @@
 """Where ONNX Runtime's CUDA provider puts a step graph's nodes; fails unless it takes all.
 
-    python placement.py STEP.onnx ...
+    python placement.py [--failed-only] STEP.onnx ...
 
 Run it where onnxruntime-gpu is, on a GPU or under the libraries of tests/cuda_stubs. A node left
 to the CPU or a copy between the two costs a synchronisation every step and rules out CUDA graphs.
@@ -19,6 +19,7 @@ import onnx
 CUDA = "CUDAExecutionProvider"
 COPIES = ("MemcpyToHost", "MemcpyFromHost")
 SOURCE = "kdnet.source"
+FAILED_ONLY = "--failed-only"
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,14 @@ def complaints(row: Placement, at: dict[str, str]) -> list[str]:
     return [*lines, *([f"{row.net}: error: {row.refusal}"] if row.refusal else [])]
 
 
-def main(files: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Place every file, print the table and the complaints; 1 if anything is not on CUDA."""
-    paths = [Path(file) for file in files]
+    paths = [Path(word) for word in words if word != FAILED_ONLY]
     rows = [place(path, f"{path.parent.name}/{path.stem}") for path in paths]
-    print(table(rows))
+    shown = [row for row in rows if FAILED_ONLY not in words or not row.clean]
+    if shown:
+        print(table(shown))
+    print(f"{sum(row.clean for row in rows)} of {len(rows)} are on CUDA whole")
     for row, path in zip(rows, paths, strict=True):
         for line in [] if row.clean else complaints(row, positions(path)):
             print(line, file=sys.stderr)

@@ -112,6 +112,7 @@ def test_the_stub_libraries_find_the_one_node_that_is_not_on_cuda(tmp_path, monk
         "net        nodes  on CUDA  on CPU  Memcpy\n"
         "made/good      5        5       0       0\n"
         "made/odd       7        6       1       2  FAILED\n"
+        "1 of 2 are on CUDA whole\n"
     )
     assert ran.stderr == (
         'nets/small.prototxt:6:3: error: Celu node "net/odd/Celu" is not on CUDA\n'
