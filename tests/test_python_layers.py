@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_nets import run
+from python_nets import CODE, NET, module_of, python
 
 from kdnet.compile import Training, compile_training
 from kdnet.compile.program import LOSS
@@ -19,106 +17,17 @@ from kdnet.layers.python import Blob, allowed_python
 from kdnet.net import NetState, SolverModel, resolve_net
 from kdnet.runtime import Device, Stepper
 from kdnet.runtime.loading import initial_values
-from kdnet.runtime.log import CaffeLog
-from kdnet.runtime.plan import TrainOptions
-from kdnet.runtime.setup import prepare
-from kdnet.runtime.trainer import Trainer
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import read_prototxt, read_text
-from kdnet.weights import read_weights
 
 GOLDEN = Path(__file__).parent / "golden" / "caffe"
 USER = GOLDEN / "python_layers"
-NET = """
-layer {{ name: "x" type: "DummyData" top: "x" dummy_data_param {{
-  shape {{ dim: 4 dim: 3 }} data_filler {{ type: "gaussian" }} }} }}
-layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
-  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
-{layer}
-layer {{ name: "ip2" type: "InnerProduct" bottom: "y" top: "ip2"
-  inner_product_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "loss" type: "Reduction" bottom: "ip2" top: "loss" loss_weight: 1
-  reduction_param {{ operation: SUMSQ }} }}
-"""
-PYTHON = (
-    'layer {{ name: "py" type: "Python" bottom: "ip" top: "y" '
-    'python_param {{ module: "{module}" layer: "{layer}" {more} }} }}'
-)
-CODE = """
-import caffe
-import numpy as np
-
-class Twice(caffe.Layer):
-    def reshape(self, bottom, top):
-        top[0].reshape(*bottom[0].shape)
-    def forward(self, bottom, top):
-        top[0].data[...] = 2 * bottom[0].data
-    def backward(self, top, propagate_down, bottom):
-        assert propagate_down == [True]
-        bottom[0].diff[...] = 2 * top[0].diff
-
-class Grows(Twice):
-    calls = 0
-    def reshape(self, bottom, top):
-        self.calls += 1
-        top[0].reshape(4, 1 + self.calls)
-
-class NoBackward(caffe.Layer):
-    def reshape(self, bottom, top):
-        top[0].reshape(*bottom[0].shape)
-    def forward(self, bottom, top):
-        top[0].data[...] = bottom[0].data
-
-class BadSetup(Twice):
-    def setup(self, bottom, top):
-        raise ValueError(f"no such table: {self.param_str}")
-
-class BadForward(Twice):
-    def forward(self, bottom, top):
-        return bottom[7]
-
-class Weighted(Twice):
-    def setup(self, bottom, top):
-        self.blobs.append(3)
-
-class NoExtent(Twice):
-    def setup(self, bottom, top):
-        self.blobs.add_blob(2, 0)
-
-class Scaled(Twice):
-    def setup(self, bottom, top):
-        self.blobs.add_blob(bottom[0].channels)
-        self.blobs[0].data[...] = 2
-    def forward(self, bottom, top):
-        top[0].data[...] = self.blobs[0].data * bottom[0].data
-    def backward(self, top, propagate_down, bottom):
-        self.blobs[0].diff[...] += (top[0].diff * bottom[0].data).sum(0)
-        bottom[0].diff[...] = self.blobs[0].data * top[0].diff
-
-class Resized(Scaled):
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
-        self.blobs[0].reshape(3 if self.blobs[0].data[0] == 2 else 4)
-
-class Empty(Twice):
-    def reshape(self, bottom, top):
-        top[0].reshape(0, 2)
-
-class BadShape(Twice):
-    def reshape(self, bottom, top):
-        top[0].reshape(2, -1)
-"""
 
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module of CODE beside the working directory's nets, new for each test."""
-    name = f"layers_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(CODE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield name
-    sys.modules.pop(name, None)
+    """The name of a module of CODE."""
+    yield from module_of(tmp_path, CODE, monkeypatch)
 
 
 def training_of(layer: str, solver: str = "") -> Training:
@@ -141,10 +50,6 @@ def stepped(training: Training, steps: int = 3) -> tuple[list[float], dict[str, 
     feeds = {"x": stream.standard_normal((4, 3)).astype(np.float32)}
     losses = [float(stepper.step(0.1, lambda _: feeds)[LOSS]) for _ in range(steps)]
     return losses, stepper.weights()
-
-
-def python(code: str, layer: str, more: str = "") -> str:
-    return PYTHON.format(module=code, layer=layer, more=more)
 
 
 @pytest.mark.parametrize("solver", ["momentum: 0.9", "iter_size: 2"])
@@ -212,30 +117,6 @@ def test_weights_of_python_layers_are_trained_as_those_of_ours(
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_weights_of_python_layers_are_saved_loaded_and_shared(code: str) -> None:
-    layer = python(code, "Scaled").replace('top: "y"', 'param { name: "s" } top: "y1"')
-    layer += (
-        python(code, "Scaled")
-        .replace('"py"', '"py2"')
-        .replace('"ip"', '"y1"')
-        .replace('top: "y"', 'param { name: "s" } top: "y"')
-    )
-    Path("net.prototxt").write_text(NET.format(layer=layer))
-    done = run("train", "net.prototxt", "--allow-python", "--max-iter", "2")
-    assert done.code == 0, done.err
-    saved = {one.name: one.blobs for one in read_weights("net_iter_2.caffemodel").layers}
-    (first,), (second,) = saved["py"], saved["py2"]
-    assert (first == second).all()
-    assert not (first == 2).any()
-    done = run(
-        "train", "net.prototxt", "--allow-python", "--max-iter", "0",
-        "--weights", "net_iter_2.caffemodel", "--out", "again",
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    again = {one.name: one.blobs for one in read_weights("again/net_iter_0.caffemodel").layers}
-    assert (again["py"][0] == first).all()
-
-
 def test_a_weight_keeps_its_shape(code: str) -> None:
     training = training_of(python(code, "Resized"))
     with pytest.raises(RunError, match=r"weight 0 the shape \(4,\); it was \(3,\)") as raised:
@@ -269,31 +150,6 @@ def test_data_that_only_a_python_layer_reads_are_fed() -> None:
     assert stepper.feeding.data == {"x": (4, 3), "y": (4, 2)}
     feeds = {name: np.ones(shape, np.float32) for name, shape in stepper.feeding.data.items()}
     assert np.isfinite(stepper.step(0.1, lambda _: feeds)[LOSS])
-
-
-def test_train_and_test_run_nets_with_python_layers(code: str) -> None:
-    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
-    done = run("train", "net.prototxt", "--allow-python", "--max-iter", "2")
-    assert done.code == 0, done.err
-    done = run(
-        "test", "net.prototxt", "--allow-python", "--iterations", "2",
-        "--weights", "net_iter_2.caffemodel",
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    assert done.out.startswith("loss = ")
-
-
-def test_a_run_that_goes_on_steps_as_one_that_never_stopped(code: str) -> None:
-    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
-    Path("solver.prototxt").write_text(
-        'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 4 '
-        'snapshot: 2 random_seed: 3 snapshot_prefix: "run"'
-    )
-    for more in ([], ["--snapshot", "run_iter_2.solverstate", "--out", "again"]):
-        done = run("train", "solver.prototxt", "--allow-python", *more)
-        assert done.code == 0, done.err
-    first, again = (Path(place, "run_iter_4.caffemodel").read_bytes() for place in (".", "again"))
-    assert first == again
 
 
 FAULTS = [
@@ -351,38 +207,9 @@ def test_a_module_that_cannot_be_imported(code: str, module: str, said: str) -> 
     assert code
 
 
-@pytest.mark.parametrize("name", ["train", "test", "compile", "check"])
-def test_code_does_not_run_unless_it_is_allowed(code: str, name: str) -> None:
-    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
-    more = ["-o", "step.onnx"] if name == "compile" else []
-    done = run(name, "net.prototxt", *more)
-    assert done.code == 1
-    assert "[python-not-allowed]" in done.err
-    assert code not in sys.modules
-
-
-def test_the_teacher_cache_refuses_python(code: str) -> None:
-    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
-    done = run("train", "net.prototxt", "--allow-python", "--cache-teacher", "kept")
-    assert done.code == 2
-    assert "[cache-with-python]" in done.err
-
-
 def test_module_and_layer_are_needed() -> None:
     with pytest.raises(KdnetError, match="module: must be given"):
         training_of('layer { name: "py" type: "Python" bottom: "ip" top: "y" }')
-
-
-def test_debug_info_is_said_to_be_left_out(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("net.prototxt").write_text(NET.format(layer=python(code, "Twice")))
-    Path("solver.prototxt").write_text(
-        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 debug_info: true '
-        "snapshot_after_train: false display: 1"
-    )
-    log = CaffeLog(sys.stderr)
-    with allowed_python(), closing(prepare(TrainOptions("solver.prototxt"), log)) as run:
-        Trainer(run).solve()
-    assert "debug_info is ignored in phase TRAIN" in capsys.readouterr().err
 
 
 def test_blobs_have_pycaffes_ways() -> None:

@@ -19,6 +19,7 @@ from kdnet.cli._arguments import (
     seed,
     training,
 )
+from kdnet.cli._python import add_python, python_layers
 from kdnet.errors import Diagnostic, render_all
 
 NAME = "check"
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_state(parser)
     add_synthetic(parser)
+    add_python(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
     from kdnet.runtime.checks import CheckOptions, check_training
 
     wanted = CheckOptions(training(options, device=options.device), options.batches)
-    findings = check_training(wanted, CaffeLog(sys.stderr))
+    with python_layers(options):
+        findings = check_training(wanted, CaffeLog(sys.stderr))
     if options.json:
         print(json.dumps([_as_object(found) for found in findings.found], indent=2))
     elif findings.found:

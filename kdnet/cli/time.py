@@ -2,7 +2,8 @@
 
 In phase TRAIN a whole training step is timed, in phase TEST, or where there is nothing to train,
 the forward pass. Lines as Caffe prints them go to stderr, a table by cost to stdout. What the
-runtime fused is counted where it is computed, and what no layer takes is told too.
+runtime fused is counted where it is computed, and what no layer takes is told too. The code of a
+Python layer is timed as it is called; what is computed for it alone is told apart.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kdnet.cli._arguments import (
     the_path,
 )
 from kdnet.cli._caffe_flags import add_glog, add_gpu, as_in_caffe, device_of, tell_ignored
+from kdnet.cli._python import add_python, python_layers
 
 NAME = "time"
 HELP = "time every layer of a net, forward and backward"
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gpu(parser)
     add_state(parser)
     add_synthetic(parser)
+    add_python(parser)
     add_glog(parser)
 
 
@@ -70,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
     )
     log = CaffeLog(sys.stderr)
     tell_ignored(options, log)
-    timing = time_net(wanted, log)
+    with python_layers(options):
+        timing = time_net(wanted, log)
     log_timing(timing, log)
     if options.json == "-":
         print(as_json(timing), end="")

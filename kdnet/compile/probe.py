@@ -9,6 +9,7 @@ from kdnet.autodiff import gradients
 from kdnet.compile.assemble import assemble, watch
 from kdnet.compile.forward import Forward
 from kdnet.compile.heads import Head, heads_of, tensors_of
+from kdnet.compile.hosted import HostedStep, back_through, steps_before
 from kdnet.compile.parts import Part, parts_of
 from kdnet.compile.program import Program, WeightSlot
 from kdnet.compile.weights import weight_slots
@@ -26,6 +27,7 @@ class Probe:
         heads: its heads; their predictions are ``head/<blob>``, targets ``target/<blob>``.
         reached: for each loss, by its top, the trained weights that it moves; their squared
             gradients at the loss's own weight are the entries of ``gradient/<top>``.
+        unmeasured: losses without those, since their gradients pass Python layers.
         relus: layer by the name of each measured output ``fired/<name>``: the largest value of
             each unit, a channel or an element, over the batch.
     """
@@ -34,16 +36,25 @@ class Probe:
     parts: tuple[Part, ...]
     heads: tuple[Head, ...]
     reached: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    unmeasured: set[str] = field(default_factory=set)
     relus: dict[str, LayerModel] = field(default_factory=dict)
     _measured: dict[str, Tensor] = field(default_factory=dict)
 
-    def program(self) -> tuple[Program, tuple[WeightSlot, ...]]:
-        """The measuring program, with every weight frozen, and its weights."""
-        forward = self.forward
+    @property
+    def measures(self) -> bool:
+        """Whether there is anything to run batches for."""
+        return bool(self._measured)
+
+    def program(self) -> tuple[Program, tuple[WeightSlot, ...], list[HostedStep]]:
+        """The measuring program, with every weight frozen, its weights, and its Python layers."""
+        forward, frozen = self.forward, frozenset(self.forward.weights)
         outputs = watch(forward, self._measured, {})
-        program = assemble("probe", forward, outputs, (), frozenset(forward.weights))
+        program = assemble("probe", forward, outputs, (), frozen)
+        steps = steps_before(forward, frozen)
+        every = (program, *(part for step in steps for part in step.programs))
+        used = {name for part in every for name in part.frozen}
         slots = weight_slots(forward.weights, frozenset(), frozenset(forward.trace.updates))
-        return program, tuple(slot for slot in slots if slot.name in program.frozen)
+        return program, tuple(slot for slot in slots if slot.name in used), steps
 
 
 def build_probe(forward: Forward) -> Probe:
@@ -53,8 +64,11 @@ def build_probe(forward: Forward) -> Probe:
     for name, (layer, largest) in relus.items():
         probe.relus[name] = layer
         probe._measured[f"fired/{name}"] = largest
-    for top, found in _slopes(forward).items():
+    for top, (found, passes) in _slopes(forward).items():
         probe.reached[top] = tuple(found)
+        if passes:
+            probe.unmeasured.add(top)
+            continue
         with forward.g.scope(f"probe/{top}"):
             squares = [forward.g.sum_all(forward.g.square(slope)) for slope in found.values()]
             entries = [forward.g.reshape(square, (1,)) for square in squares]
@@ -63,19 +77,25 @@ def build_probe(forward: Forward) -> Probe:
     return probe
 
 
-def _slopes(forward: Forward) -> dict[str, Mapping[Tensor, Tensor]]:
-    """The gradient of each weighted loss alone, by its top, where it moves anything."""
+def _slopes(forward: Forward) -> dict[str, tuple[Mapping[Tensor, Tensor], bool]]:
+    """The gradient of each weighted loss alone, by its top, where it moves anything.
+
+    Each comes with whether it passes a Python layer.
+    """
     g = forward.g
     wanted = [tensor for tensor, blob in forward.weights.items() if blob.lr_mult != 0]
     names = {tensor: name for name, tensor in forward.blobs.items()}
-    found: dict[str, Mapping[Tensor, Tensor]] = {}
+    found: dict[str, tuple[Mapping[Tensor, Tensor], bool]] = {}
     for loss in forward.losses:
         top = names.get(loss.top, loss.layer.name)
         with g.scope(f"grad/{top}", str(loss.layer.position or "")):
             seed = g.expand(g.like(loss.factor, loss.top), loss.top.shape)
-            slopes = gradients(g, [(loss.top, seed)], wanted)
+        seeds = [(loss.top, seed)]
+        passages = back_through(forward, seeds, wanted)
+        with g.scope(f"grad/{top}", str(loss.layer.position or "")):
+            slopes = gradients(g, seeds, wanted)
         if slopes:
-            found[top] = slopes
+            found[top] = (slopes, bool(passages))
     return found
 
 

@@ -28,12 +28,14 @@ from kdnet.compile import (
     trace_forward,
 )
 from kdnet.compile.cost import cost_of
+from kdnet.compile.hosted import HostedStep, fed_to
 from kdnet.compile.program import LOSS
 from kdnet.errors import LayerError
 from kdnet.graph import Emitter
 from kdnet.net import NetModel, NetState, resolve_net, solver_for_net
 from kdnet.runtime.device import Device, choose_device
 from kdnet.runtime.engine import GRAPH, Engine
+from kdnet.runtime.hosted import HostedEngine, Spent, open_engine
 from kdnet.runtime.joining import read_named
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import OWN, CaffeLog
@@ -74,6 +76,7 @@ class _Compiled(NamedTuple):
     weights: Sequence[WeightSlot]
     live: frozenset[str]
     histories: Mapping[str, str]
+    hosted: Sequence[HostedStep]
     trains: bool
 
     def state(self, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -126,9 +129,11 @@ def _compile(net: NetModel, options: TimeOptions, device: Device) -> _Compiled:
                 raise
         else:
             live, histories = training.live, training.histories
-            return _Compiled(training.main, training.weights, live, histories, trains=True)
+            main, hosted = training.main, training.hosted
+            return _Compiled(main, training.weights, live, histories, hosted, trains=True)
     evaluation = compile_evaluation(net, input_shapes=shapes, provider=device.kind)
-    return _Compiled(evaluation.program, evaluation.weights, frozenset(), {}, trains=False)
+    program, weights, hosted = evaluation.program, evaluation.weights, evaluation.hosted
+    return _Compiled(program, weights, frozenset(), {}, hosted, trains=False)
 
 
 class _Bench:
@@ -144,7 +149,9 @@ class _Bench:
     ) -> None:
         self._net, self._compiled, self._device = net, compiled, device
         self._options, self._log = options, log
-        self._feeds = TimedFeeds(net, compiled.program, options.seed, options.input_shapes)
+        fed = fed_to(compiled.program, compiled.hosted)
+        self._feeds = TimedFeeds(net, fed, options.seed, options.input_shapes)
+        self._spent = Spent()
 
     def run(self) -> Timing:
         """Run once to warm up, then as often as was asked for."""
@@ -155,9 +162,13 @@ class _Bench:
         with ExitStack() as opened:
             opened.callback(self._feeds.close)
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="kdnet-time-"))
-            engine = Engine(self._compiled.program, self._device, values, profile_in=folder)
+            program, hosted = self._compiled.program, self._compiled.hosted
+            engine = open_engine(program, hosted, self._device, values, profile_in=folder)
             self._log_first(engine.run(buffers, self._feeds.next(0)))
             self._feeds.restart()
+            if isinstance(engine, HostedEngine):
+                engine.restart()
+                self._spent = engine.spent
             seconds, runs = self._iterate(engine, buffers)
             graph = Path(folder) / GRAPH
             optimized = onnx.load(graph).graph if graph.exists() else None
@@ -203,6 +214,7 @@ class _Bench:
         total = 1e3 * sum(seconds)
         inside = sum(layer.both for layer in layers)
         inside += (shares.update + shares.copies + shares.other) / 1e3
+        around = 1e3 * self._spent.around / len(seconds)
         return Timing(
             net=self._net.name,
             phase=self._options.phase,
@@ -214,23 +226,28 @@ class _Bench:
             update=shares.update / 1e3,
             copies=shares.copies / 1e3,
             other=shares.other / 1e3,
-            between=1e3 * sum(seconds[: len(runs)]) / len(runs) - inside,
+            around=around,
+            between=1e3 * sum(seconds[: len(runs)]) / len(runs) - inside - around,
             trains=self._compiled.trains,
         )
 
     def _layers(
-        self, forward: Forward, owners: Owners, shares: Shares, iterations: int
+        self, traced: Forward, owners: Owners, shares: Shares, iterations: int
     ) -> Iterator[LayerTime]:
-        flops = {layer.layer: layer.flops for layer in cost_of(forward).layers}
+        flops = {layer.layer: layer.flops for layer in cost_of(traced).layers}
         names = [layer.name for layer in self._net.layers]
         for index, layer in enumerate(self._net.layers):
             waited = 1e3 * self._feeds.seconds.get(index, 0.0) / iterations
+            forward, backward = (
+                1e3 * spent.get(layer.name, 0.0) / iterations
+                for spent in (self._spent.forward, self._spent.backward)
+            )
             inside = shares.forward.get(index, 0.0) / 1e3
             yield LayerTime(
                 name=layer.name,
                 type=layer.type,
-                forward=waited + inside,
-                backward=shares.backward.get(index, 0.0) / 1e3,
+                forward=waited + inside + forward,
+                backward=shares.backward.get(index, 0.0) / 1e3 + backward,
                 # Layers without weights may share a name: the first of them stands for all.
                 flops=flops.pop(layer.name, 0),
                 computed_in=()

@@ -34,7 +34,8 @@ class Timing:
     """Where the time of an iteration goes, in milliseconds.
 
     The parts add up: the layers, the solver's ``update``, ``copies`` between devices, ``other``
-    ops that belong to no layer, and ``between``: whatever is not inside an op. They are means
+    ops that belong to no layer, ``around``: what is computed anew to feed Python layers and to
+    take their gradients, and ``between``: whatever is not inside an op. They are means
     over the first ``profiled`` iterations; ``total`` is the time of all.
     """
 
@@ -50,6 +51,7 @@ class Timing:
     other: float
     between: float
     trains: bool
+    around: float = 0.0
 
     @property
     def iteration(self) -> float:
@@ -74,10 +76,12 @@ class Timing:
     @property
     def outside(self) -> dict[str, float]:
         """What no layer takes, by what takes it."""
+        around = {"around Python layers": self.around} if self.around else {}
         return {
             "update": self.update,
             "memory copies": self.copies,
             "ops of no layer": self.other,
+            **around,
             "between ops": self.between,
         }
 

@@ -65,8 +65,8 @@ class Python(Layer):
         if current_allowance() is None:
             text = "it runs code of its own, which nobody allowed"
             hint = (
-                "kdnet train and kdnet test run it with --allow-python; in one ONNX graph it "
-                "cannot be"
+                "kdnet train, test, time, check and summarize run it with --allow-python; in one "
+                "ONNX graph it cannot be"
             )
             self.fail("python-not-allowed", text, self.span(), hint)
 

@@ -15,6 +15,7 @@ from kdnet.graph import Emitter
 from kdnet.runtime.checks.registry import Subject, rules
 from kdnet.runtime.checks.sample import Sample, Setting, take_sample
 from kdnet.runtime.feeding import open_sources
+from kdnet.runtime.hosted import open_engine
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import Plan, TrainOptions, make_plan
@@ -59,7 +60,9 @@ def check_training(options: CheckOptions, log: CaffeLog) -> Findings:
     probe = build_probe(forward)
     findings = Findings()
     sample = None
-    if options.batches:
+    if options.batches and not probe.measures:
+        findings.unseen = "nothing in the net can be measured"
+    elif options.batches:
         scheduled = scheduled_at(schedules, 0)
         try:
             with ExitStack() as opened:
@@ -81,8 +84,9 @@ def check_training(options: CheckOptions, log: CaffeLog) -> Findings:
 
 
 def _sample(plan: Plan, probe: Probe, setting: Setting) -> Sample:
-    program, slots = probe.program()
+    program, slots, hosted = probe.program()
     files = [*plan.renamed_weights(), *(read_weights(path) for path in plan.weight_files)]
     allow = plan.options.allow_unloaded
     values, _ = initial_values(slots, files, seed=plan.seed, allow_unloaded=allow)
-    return take_sample(probe, program, values, setting)
+    engine = open_engine(program, hosted, setting.device, values)
+    return take_sample(probe, engine, setting)

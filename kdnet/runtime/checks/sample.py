@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnet.compile.probe import Probe
-from kdnet.compile.program import Program
 from kdnet.data import Source
 from kdnet.runtime.device import Device
 from kdnet.runtime.engine import Engine
@@ -49,20 +48,17 @@ class Setting:
     count: int
 
 
-def take_sample(
-    probe: Probe, program: Program, values: Mapping[str, Array], setting: Setting
-) -> Sample:
+def take_sample(probe: Probe, engine: Engine, setting: Setting) -> Sample:
     """Run ``setting.count`` batches."""
-    engine = Engine(program, setting.device, values)
     buffers = StateBuffers(setting.device, {})
     found, collector = Sample(), Collector(probe.heads)
-    with batches(program, setting.sources, setting.seed) as feed:
+    with batches(engine.feeding, setting.sources, setting.seed) as feed:
         for index in range(setting.count):
             seen = engine.run(buffers, feed.next(index), setting.scheduled, keep=False)
             _add(found, probe, {name.removeprefix("watched/"): seen[name] for name in seen})
             collector.add_watched(seen)
     found.items = setting.count * max(
-        (shape[0] for shape in program.data.values() if shape), default=1
+        (shape[0] for shape in engine.feeding.data.values() if shape), default=1
     )
     for name in found.squares:
         found.squares[name] = found.squares[name] / setting.count
@@ -74,7 +70,7 @@ def take_sample(
 
 
 def _add(found: Sample, probe: Probe, seen: Mapping[str, Array]) -> None:
-    for name in probe.reached:
+    for name in probe.reached.keys() - probe.unmeasured:
         squares = seen[f"gradient/{name}"].astype(np.float64)
         found.squares[name] = found.squares.get(name, np.zeros_like(squares)) + squares
     for name in probe.relus:

@@ -28,7 +28,7 @@ def unbalanced_losses(subject: Subject) -> Iterator[Diagnostic]:
             layers[top] = loss.layer
             if loss.scheduled is not None:
                 moved.add(top)
-    for one, other in combinations(probe.reached, 2):
+    for one, other in combinations(subject.sample.squares, 2):
         norms = _norms(subject, one, other)
         if norms is None or min(norms) * RATIO >= max(norms):
             continue
