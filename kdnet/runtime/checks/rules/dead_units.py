@@ -36,6 +36,6 @@ def dead_relu(subject: Subject) -> Iterator[Diagnostic]:
         for layer, which in found:
             yield warning("dead-relu", f"{which} {never}", layer.position, _HINT)
         return
-    notes = tuple(Note(which, layer.position) for layer, which in found)
+    notes = tuple(Note(which) for _, which in found)
     text = f"units of {len(found)} layers {never}"
     yield warning("dead-relu", text, found[0][0].position, _HINT, notes=notes)
