@@ -58,6 +58,7 @@ def place(path: Path, net: str) -> Placement:
 def _place(path: Path, net: str, *, strict: bool) -> Placement:
     import onnxruntime as ort
 
+    ort.set_default_logger_severity(4)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     settings = {
