@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from kdnet.compile import trace_forward
 from kdnet.errors import SchemaError
+from kdnet.graph import Emitter, to_model
+from kdnet.net import NetState, resolve_net
+from kdnet.schema import SourceMap, read_text
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema import read_text
 from kdnet.schema.fork_names import LAYER_FIELDS, OTHER_FIELDS
 
 LISTS = "kdnet layers lists the layer types of kdnet"
@@ -49,3 +52,36 @@ def test_what_is_listed_is_not_in_the_schema() -> None:
     assert not set(LAYER_FIELDS) & set(pb.LayerParameter.DESCRIPTOR.fields_by_name)
     for message, fields in OTHER_FIELDS.items():
         assert not set(fields) & set(getattr(pb, message).DESCRIPTOR.fields_by_name), message
+
+
+PLAIN = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
+        convolution_param { num_output: 2 kernel_size: 3 } }
+"""
+HINTED = """
+default_forward_type: FLOAT16 default_backward_type: FLOAT16 default_forward_math: FLOAT16
+default_backward_math: FLOAT global_grad_scale: 1000 global_grad_scale_adaptive: true
+default_conv_algos_override: "7,5,7" reduce_buckets: 3 default_cudnn_math_override: 0
+eltwise_mem_sharing: false mem_param { optimize_train: true exclude_blob: "x" }
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "y" forward_type: FLOAT16
+        backward_type: FLOAT16 forward_math: FLOAT backward_math: FLOAT16 cudnn_math_override: 1
+        engine: "MKL2017" convolution_param { num_output: 2 kernel_size: 3
+        cudnn_convolution_algo_seeker: GET conv_algos_override: "1,1,1" } }
+"""
+
+
+def graph(text: str) -> bytes:
+    """The net without its places, which the nodes' metadata tell."""
+    read = read_text(text, "a.prototxt", pb.NetParameter)
+    net = resolve_net(read.message, SourceMap.empty(), NetState(pb.TRAIN))
+    emitter = Emitter()
+    forward = trace_forward(net, emitter)
+    inputs = [forward.blobs["x"], *forward.weights]
+    made = to_model(emitter.ops, inputs, {"y": forward.blobs["y"]}, name="n")
+    return made.SerializeToString(deterministic=True)
+
+
+def test_what_tells_a_fork_how_to_compute_changes_nothing() -> None:
+    assert graph(HINTED) == graph(PLAIN)

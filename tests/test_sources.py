@@ -314,12 +314,13 @@ def test_rand_skip_starts_every_run_of_a_seed_at_one_record_below_it(tmp_path: P
     assert starts == {0, 1, 2}
 
 
-@pytest.mark.parametrize("text", [IMAGES, HDF5], ids=["images", "hdf5"])
+@pytest.mark.parametrize("text", [IMAGES, HDF5, LMDB], ids=["images", "hdf5", "lmdb"])
 def test_a_shuffled_pass_has_every_row_once_and_differs_from_the_next(text, tmp_path):
     write_images(tmp_path)
+    database()(tmp_path)
     if text == HDF5:
         write_hdf5(tmp_path)
-    layer = layer_of(text.replace("4 }", "5 shuffle: true }"), tmp_path)
+    layer = layer_of(text.replace("batch_size: 4", "batch_size: 5 shuffle: true"), tmp_path)
     with open_source(layer, seed=3) as source:
         passes = [
             np.concatenate([source.batch(2 * k)[1], source.batch(2 * k + 1)[1]]) for k in (0, 1)

@@ -278,6 +278,7 @@ SOURCES = [
         ((4, 3, 3, 5), (4,)),
     ),
     SourceCase("images-shuffle", IMAGES.replace("4 }", "4 shuffle: true }"), write_images, BOTH),
+    SourceCase("lmdb-shuffle", LMDB.replace("4 b", "4 shuffle: true b"), database(), BOTH),
     SourceCase("memory", MEMORY, write_npz, BOTH, in_order(PIXELS, 4)),
     SourceCase(
         "memory-crop",

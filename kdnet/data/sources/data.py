@@ -19,7 +19,7 @@ from kdnet.data.items import (
 from kdnet.data.located import blamed_on, existing, remark
 from kdnet.data.mean import name_record
 from kdnet.data.opening import LEVELDB, LMDB, kind_of, open_database
-from kdnet.data.order import Order, below, draw_key
+from kdnet.data.order import Order, below, draw_key, permutation
 from kdnet.data.source import source
 from kdnet.data.stored_images import SeveralShapesError, StoredImageSource
 from kdnet.data.transform import forced_channels
@@ -35,10 +35,10 @@ _SOURCE = ("data_param", "source")
 class Data(StoredImageSource):
     """Records of an LMDB or a LevelDB in the order of their keys, over and over.
 
-    Parameters: source, batch_size, shape; rand_skip r starts at a random record below r. The
-        backend is known from the folder, whatever ``backend`` says. Batch k has the records
-        k·batch_size to (k+1)·batch_size - 1, modulo their number.
-        With crop_size, images may have several sizes: each is cropped from its own.
+    Parameters: source, batch_size, shape; rand_skip r starts at a random record below r; shuffle,
+        which forks have, orders each pass anew. The backend is known from the folder, whatever
+        ``backend`` says. Batch k has the records k·batch_size to (k+1)·batch_size - 1, modulo
+        their number. With crop_size, images may have several sizes: each is cropped from its own.
     Differs from Caffe: without crop_size, items of several shapes are refused even where a batch
         has one; bytes and float_data do not mix.
     Faults: missing-data-source, not-a-database, truncated-database, unreadable-database,
@@ -74,7 +74,8 @@ class Data(StoredImageSource):
         shape = first.pixels.shape
         self._check_stated(stated, shape, "data_param", "shape")
         self._raw = RawReader(shape) if first.pixels.dtype == np.uint8 else None
-        self._order = Order(self._database.count, skip=skip)
+        shuffle = self._shuffled if self.layer.message.data_param.shuffle else None
+        self._order = Order(self._database.count, skip=skip, shuffle=shuffle)
         self._store(first.pixels, self._name(0, self._database.record(0)[0]), batch_size)
 
     @classmethod
@@ -90,6 +91,10 @@ class Data(StoredImageSource):
     def close(self) -> None:
         """Release the database."""
         self._database.close()
+
+    def _shuffled(self, number: int) -> Rows:
+        key = (draw_key(self.layer), "shuffle", number)
+        return permutation(self._database.count, self.seed, *key)
 
     def _read(self, rows: Rows) -> tuple[Array, ...]:
         items = np.empty((len(rows), *self._shape), self._kind)
