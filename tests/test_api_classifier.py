@@ -43,5 +43,5 @@ def test_images_of_the_inputs_size_are_taken_whole(files):
 def test_a_net_without_images_is_told():
     n = kdnet.NetSpec()
     n.data = kdnet.layers.Input(shape={"dim": [2, 3]})
-    with pytest.raises(ValueError, match="begins with an input of shape"):
+    with pytest.raises(ValueError, match="begins with no input of shape"):
         kdnet.Classifier(n)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdnet.api.images import Look, transformer_of
 from kdnet.api.models import FilePath, Model
 from kdnet.api.net import Net
-from kdnet.io import Floats, Transformer, resize_image
+from kdnet.io import Floats, resize_image
 from kdnet.io import oversample as ten_crops
 from kdnet.schema import kdnet_pb2 as pb
 
@@ -47,20 +48,9 @@ class Classifier(Net):
         channel_swap: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model_file, phase=pb.TEST, weights=pretrained_file)
-        if not self.inputs or len(self.blobs[self.inputs[0]].shape) != 4:
-            raise ValueError("a Classifier's net begins with an input of shape (N, C, H, W)")
-        name = self.inputs[0]
-        shape = self.blobs[name].shape
-        self.transformer = Transformer({name: shape})
-        self.transformer.set_transpose(name, (2, 0, 1))
-        if mean is not None:
-            self.transformer.set_mean(name, mean)
-        if input_scale is not None:
-            self.transformer.set_input_scale(name, input_scale)
-        if raw_scale is not None:
-            self.transformer.set_raw_scale(name, raw_scale)
-        if channel_swap is not None:
-            self.transformer.set_channel_swap(name, channel_swap)
+        look = Look(mean, input_scale, raw_scale, channel_swap)
+        self.transformer = transformer_of(self, look)
+        shape = self.blobs[self.inputs[0]].shape
         self.crop_dims = shape[2:]
         self.image_dims = tuple(image_dims) if image_dims else shape[2:]
 

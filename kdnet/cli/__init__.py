@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from kdnet import __version__
 from kdnet.commands import CommandParser
 from kdnet.errors import KdnetError, render_all
+from kdnet.version import __version__
 
 BUG = """error: this is a bug in kdnet, not in your files [internal]
 help: please report it with the lines above, the command and the prototxt"""

@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from kdnet import __version__
 from kdnet.cli._caffe_flags import GLOG_SWITCHES, GLOG_VALUES
 from kdnet.errors import (
     Diagnostic,
@@ -23,6 +22,7 @@ from kdnet.errors import (
     fail,
     render_all,
 )
+from kdnet.version import __version__
 
 HELP = "run a command line that was written for Caffe"
 CAFFE_VERSION = "1.0.0"

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdnet import __version__
 from kdnet.compile.program import LOSS, RATE, Program
 from kdnet.compile.training import Training
 from kdnet.errors import WeightsError, fail
 from kdnet.graph import embed_arrays, save_model
+from kdnet.version import __version__
 
 Array = NDArray[Any]
 

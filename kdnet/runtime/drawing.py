@@ -12,6 +12,8 @@ from kdnet.errors import UsageError, fail
 from kdnet.net import NetState
 from kdnet.runtime.joining import read_named
 from kdnet.runtime.plan import check_net
+from kdnet.schema import Located
+from kdnet.schema import kdnet_pb2 as pb
 from kdnet.weights import atomic_write
 
 TEXT_SUFFIXES = (".dot", ".gv", ".raw")
@@ -40,17 +42,31 @@ def draw_file(options: DrawOptions) -> None:
         UsageError: not-a-net; drawing-suffix; no-graphviz; drawing-failed.
         WeightsError: cannot-write.
     """
-    program = _program(options.out)
+    _program(options.out)
     check_net(options.path)
     state = None
     if options.phase is not None:
         state = NetState(options.phase, options.level, options.stages)
     how = Drawing(options.rankdir, state, options.show_rates)
-    text = draw(read_named(options.path).located, how)
-    suffix = options.out.suffix.lower()
-    picture = _rendered(program, suffix, text) if program else text.encode()
+    picture = drawn(read_named(options.path).located, how, options.out)
     with atomic_write(options.out) as file:
         file.write(picture)
+
+
+def drawn(located: Located[pb.NetParameter], how: Drawing, out: Path) -> bytes:
+    """What a file with a drawing of a net holds.
+
+    Args:
+        located: the net.
+        how: how it is drawn.
+        out: the file, whose ending says what it is to be.
+
+    Raises:
+        NetError: include-and-exclude.
+        UsageError: drawing-suffix; no-graphviz; drawing-failed.
+    """
+    program, text = _program(out), draw(located, how)
+    return _rendered(program, out.suffix.lower(), text) if program else text.encode()
 
 
 def _program(out: Path) -> str:

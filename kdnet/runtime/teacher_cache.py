@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from kdnet import __version__
 from kdnet.compile import Training, compile_training
 from kdnet.compile.frozen import Cut, Frontier, cut_frozen
 from kdnet.data import Source
@@ -31,6 +30,7 @@ from kdnet.runtime.state import StateBuffers
 from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema import write_text
 from kdnet.solvers import schedules_of
+from kdnet.version import __version__
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

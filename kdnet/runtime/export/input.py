@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdnet import __version__
 from kdnet.compile.deploy.making import Deploy, Preprocess
 from kdnet.data.located import blamed_on, existing
 from kdnet.data.mean import read_mean
 from kdnet.errors import UsageError, WeightsError, fail
 from kdnet.net import LayerModel
+from kdnet.version import __version__
 
 PARAM = "transform_param"
 
