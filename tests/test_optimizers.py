@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from kdnet.runtime import optimizers
-from kdnet.runtime.optimizers import left_out, model_bytes
+from kdnet.runtime.optimizers import left_out, model_bytes, optimizes
 
 VERBOSE = """
 import sys, onnxruntime as ort
@@ -84,6 +84,13 @@ def test_a_large_graph_keeps_what_works_on_its_constants() -> None:
     assert moving - frozen == {"ConstantFolding", "NchwcTransformer"}
     assert "CommonSubexpressionElimination" in frozen
     assert "CommonSubexpressionElimination" not in left_out(nodes[:9], constants=False)
+
+
+def test_a_huge_graph_without_constants_is_left_as_it_is() -> None:
+    nodes = [onnx.helper.make_node("Neg", ["x"], ["y"])] * (optimizers.HUGE_NODES + 1)
+    assert optimizes(nodes, constants=True)
+    assert not optimizes(nodes, constants=False)
+    assert optimizes(nodes[1:], constants=False)
 
 
 def test_the_wrong_fusion_is_never_made() -> None:

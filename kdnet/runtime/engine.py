@@ -14,7 +14,7 @@ from kdnet.compile import Program
 from kdnet.compile.program import LOSS, RATE
 from kdnet.runtime.device import CUDA_PROVIDER, Device, onnxruntime
 from kdnet.runtime.failures import session_failure, step_failure
-from kdnet.runtime.optimizers import left_out, model_bytes
+from kdnet.runtime.optimizers import left_out, model_bytes, optimizes
 from kdnet.runtime.state import StateBuffers
 
 Array = NDArray[Any]
@@ -97,6 +97,9 @@ class Engine:
         if self._profile_in:
             self._profile(options)
         nodes = self.program.model.graph.node
+        if not optimizes(nodes, constants=bool(self._held)):
+            levels = self._ort.GraphOptimizationLevel
+            options.graph_optimization_level = levels.ORT_DISABLE_ALL
         try:
             session = self._ort.InferenceSession(
                 model_bytes(self.program.model),

@@ -8,7 +8,7 @@ in large graphs the nodes that wait for nothing come first, which takes them off
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import onnx
 
@@ -78,6 +78,19 @@ _LITTLE = (
 # What only works on constants: the weights of a frozen net.
 _OF_CONSTANTS = ("ConstantFolding", "NchwcTransformer")
 LARGE_NODES = 8000
+# From here on nothing is optimized unless a net is frozen: the step of a ResNet-497 takes as long,
+# and its session opens in half the time.
+HUGE_NODES = 30_000
+
+
+def optimizes(nodes: Sequence[onnx.NodeProto], *, constants: bool) -> bool:
+    """Whether a session of these nodes is to be optimized at all.
+
+    Args:
+        nodes: the graph's.
+        constants: whether weights are constants of the graph, so that more can be done ahead.
+    """
+    return constants or len(nodes) <= HUGE_NODES
 
 
 def left_out(nodes: Iterable[onnx.NodeProto], *, constants: bool) -> list[str]:
