@@ -53,3 +53,13 @@ def test_a_test_of_no_batches_is_left_out(caffe: Path, monkeypatch: pytest.Monke
     assert (ended.code, ended.faults) == (0, "")
     assert "Test net" not in ended.err
     assert "Testing net" not in ended.err
+
+
+def test_a_net_with_faults_is_told_those_of_a_net(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    field = "dummy_data_param"
+    net.write_text('name: "n"\n' + f"layer {{ {field} {{ one: 1 two: 2 three: 3 }} }}\n" * 2)
+    ended = run("train", str(net))
+    assert ended.code == 1
+    assert 'DummyDataParameter has no field "one"' in ended.faults
+    assert "JoinParameter" not in ended.faults

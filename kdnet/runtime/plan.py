@@ -134,7 +134,7 @@ def is_solver(path: str) -> bool:
             faults.insert(0, error)
         else:
             return False
-    raise min(faults, key=_distance)
+    raise faults[0] if _has_layers(faults[-1]) else min(faults, key=_distance)
 
 
 def check_net(path: str) -> None:
@@ -146,6 +146,12 @@ def check_net(path: str) -> None:
     if is_solver(path):
         text = f'"{path}" is a solver; a net is wanted here'
         fail(UsageError, "not-a-net", text, help=("name the net that the solver names",))
+
+
+def _has_layers(error: SchemaError) -> bool:
+    """Whether what is wrong with a file as a solver is, among others, that it has layers."""
+    words = ('no field "layer"', 'no field "layers"')
+    return any(found.message.endswith(words) for found in error.diagnostics)
 
 
 def _distance(error: SchemaError) -> tuple[int, int]:
