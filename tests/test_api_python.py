@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kdnet
-from kdnet.errors import KdnetError, LayerError, RunError
+from kdnet.errors import KdnetError, LayerError
 
 CODE = """
 import caffe
@@ -174,12 +174,21 @@ def test_the_phase_is_told(code):
         assert net_of(text, phase).forward()["phase"] == phase
 
 
-def test_what_setup_raises_is_told_at_the_layer(code):
-    with pytest.raises(LayerError, match="setup raised RuntimeError: no such thing"):
+def test_what_the_code_raises_goes_on_with_a_note_of_the_layer(code):
+    with pytest.raises(RuntimeError, match="no such thing") as caught:
         net_of(INPUT + python(code, "Fails", "data", "top"))
+    assert caught.value.args == ("no such thing",)
+    assert caught.value.__notes__ == ['in layer "top" (Python), net.prototxt:2:63']
     net = net_of(INPUT + python(code, "FailsLater", "data", "top"))
-    with pytest.raises(RunError, match="forward raised RuntimeError: not today"):
+    with pytest.raises(RuntimeError, match="not today"):
         net.forward()
+
+
+def test_what_is_not_there_is_told_at_the_layer(code):
+    with pytest.raises(LayerError, match="python-module"):
+        net_of(INPUT + python(code + "s", "Ten", "data", "top"))
+    with pytest.raises(LayerError, match=r'python-class.*\n(.*\n)*.*"Ten"'):
+        net_of(INPUT + python(code, "Tenn", "data", "top"))
 
 
 def test_weights_are_the_nets_own(code):

@@ -28,14 +28,19 @@ class HostedLayer:
     Args:
         model: the layer in its net.
         shapes: of the bottoms.
+        in_program: whether what the code raises goes on as it is, with a note that names the
+            layer: a program that runs the net may wait for it.
 
     Raises:
         LayerError: python-module, python-class, python-weights, python-layer-failed,
             python-empty-top.
     """
 
-    def __init__(self, model: LayerModel, shapes: Sequence[Shape]) -> None:
+    def __init__(
+        self, model: LayerModel, shapes: Sequence[Shape], *, in_program: bool = False
+    ) -> None:
         self.model = model
+        self._in_program = in_program
         self.bottoms = [Blob(shape) for shape in shapes]
         self.tops = [self._top(name) for name in model.tops]
         self.code: Any = self._made()
@@ -217,6 +222,12 @@ class HostedLayer:
             else:
                 function(*given)
         except Exception as error:
+            if self._in_program:
+                span = self._span("")
+                error.add_note(
+                    f'in layer "{self.model.name}" (Python){f", {span}" if span else ""}'
+                )
+                raise
             raise self._failed(kind, method, error) from error
 
     def _failed(self, kind: type[KdnetError], doing: str, error: Exception) -> KdnetError:
@@ -256,7 +267,7 @@ def hosted_layer(model: LayerModel, shapes: Sequence[Shape]) -> HostedLayer:
         return HostedLayer(model, shapes)
     known = instances.get(id(model.message))
     if known is None:
-        known = instances[id(model.message)] = HostedLayer(model, shapes)
+        known = instances[id(model.message)] = HostedLayer(model, shapes, in_program=True)
     else:
         known.reshape(shapes)
     return known
