@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from kdnet.compile import trace_forward
-from kdnet.errors import SchemaError
+from kdnet.errors import LayerError, SchemaError
 from kdnet.graph import Emitter, to_model
+from kdnet.layers import layer_types
 from kdnet.net import NetState, resolve_net
 from kdnet.schema import SourceMap, read_text
 from kdnet.schema import kdnet_pb2 as pb
-from kdnet.schema.fork_names import LAYER_FIELDS, OTHER_FIELDS
+from kdnet.schema.fork_names import LAYER_FIELDS, OTHER_FIELDS, TYPES
 
 LISTS = "kdnet layers lists the layer types of kdnet"
 
@@ -52,6 +53,20 @@ def test_what_is_listed_is_not_in_the_schema() -> None:
     assert not set(LAYER_FIELDS) & set(pb.LayerParameter.DESCRIPTOR.fields_by_name)
     for message, fields in OTHER_FIELDS.items():
         assert not set(fields) & set(getattr(pb, message).DESCRIPTOR.fields_by_name), message
+
+
+def test_a_forks_layer_type_is_named_with_the_fork() -> None:
+    read = read_text('layer { name: "x" type: "ROIPooling" }', "a.prototxt", pb.NetParameter)
+    net = resolve_net(read.message, read.source, NetState(pb.TRAIN))
+    with pytest.raises(LayerError) as caught:
+        trace_forward(net, Emitter())
+    (fault,) = caught.value.diagnostics
+    assert fault.code == "unknown-layer-type"
+    assert fault.help == (f"rbgirshick/caffe-fast-rcnn has it; {LISTS}",)
+
+
+def test_listed_types_are_not_kdnets() -> None:
+    assert not set(TYPES) & set(layer_types())
 
 
 PLAIN = """

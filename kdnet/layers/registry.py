@@ -7,7 +7,8 @@ import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING
 
-from kdnet.errors import Diagnostic, LayerError, did_you_mean
+from kdnet.errors import Diagnostic, LayerError
+from kdnet.schema import unknown_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,7 @@ def layer_class(model: LayerModel) -> type[Layer]:
     found = _classes().get(model.type)
     if found is None:
         text = f'layer "{model.name}": there is no layer type "{model.type}"'
-        hint = did_you_mean(model.type, _classes())
+        hint = unknown_type(model.type, _classes())
         span = model.source.span(("type",))
         raise LayerError(Diagnostic("unknown-layer-type", text, span, help=hint))
     return found

@@ -2,6 +2,7 @@
 
 from kdnet.schema.fields import enum_name, field_names
 from kdnet.schema.files import read_net, read_prototxt, read_solver
+from kdnet.schema.fork_names import unknown_type
 from kdnet.schema.forks import refuse_fork_fields
 from kdnet.schema.reader import read_text
 from kdnet.schema.source import Located, Path, SourceMap
@@ -23,6 +24,7 @@ __all__ = [
     "refuse_fork_fields",
     "snapshot_prefix_in",
     "solver_upgrades",
+    "unknown_type",
     "upgrade_net",
     "upgrade_solver",
     "write_text",

@@ -1,6 +1,8 @@
-"""What to say of fields that only a fork of Caffe has, and kdnet has not."""
+"""What to say of fields and layer types that only a fork of Caffe has, and kdnet has not."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from kdnet.errors import did_you_mean
 
@@ -31,7 +33,6 @@ LAYER_FIELDS: dict[str, tuple[str, str]] = {
     "prior_box_param": ("PriorBox", _SSD),
     "proposal_param": ("Proposal", "sanghoon/pva-faster-rcnn"),
     "psroi_pooling_param": ("PSROIPooling", _RFCN),
-    "quantization_param": ("layers in eight bits", _INTEL),
     "region_loss_param": ("RegionLoss", _YOLO),
     "reorg_param": ("Reorg", _YOLO),
     "roi_pooling_param": ("ROIPooling", _RCNN),
@@ -41,6 +42,18 @@ LAYER_FIELDS: dict[str, tuple[str, str]] = {
     "yolov3_detection_output_param": ("Yolov3DetectionOutput", _YOLO),
     "yolov3_param": ("Yolov3", _YOLO),
 }
+
+# A fork that has the layer type, of types that read no parameter of their own.
+_OTHER_TYPES = {
+    "Gather": _TSN,
+    "ImageLabelmapData": "s9xie/hed",
+    "ImageSegData": "DeepLab",
+    "SegAccuracy": "DeepLab",
+    "SmoothL1LossOHEM": _RFCN,
+    "SoftmaxWithLossOHEM": _RFCN,
+}
+TYPES: dict[str, str] = dict(LAYER_FIELDS.values()) | _OTHER_TYPES
+"""A fork that has it, by layer type that kdnet does not have."""
 
 # A fork that has the field, by message.
 OTHER_FIELDS: dict[str, dict[str, str]] = {
@@ -54,6 +67,7 @@ OTHER_FIELDS: dict[str, dict[str, str]] = {
         "sample_weights_test": _SEGNET,
         "scale_train": "sanghoon/pva-faster-rcnn",
     },
+    "LayerParameter": {"quantization_param": f"{_INTEL}, for layers in eight bits"},
     "LossParameter": {
         "class_weighting": _SEGNET,
         "pre_fixed_normalizer": _RFCN,
@@ -89,6 +103,14 @@ OTHER_FIELDS: dict[str, dict[str, str]] = {
         "scale_ratios": _TSN,
     },
 }
+
+
+def unknown_type(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Help lines for a layer type that kdnet does not have; empty when nothing can be said."""
+    if name in TYPES:
+        return (f"{TYPES[name]} has it; kdnet layers lists the layer types of kdnet",)
+    return did_you_mean(name, known)
+
 
 _STEM = "_param"
 # Parameters of different layers share most of their letters: "roi_pooling", "pooling".
