@@ -53,6 +53,10 @@ class Weighted(caffe.Layer):
     def backward(self, top, propagate_down, bottom):
         self.blobs[0].diff[0] += 1
 
+class Metric(Ten):
+    def backward(self, top, propagate_down, bottom):
+        raise NotImplementedError
+
 class Phase(caffe.Layer):
     def setup(self, bottom, top):
         pass
@@ -286,6 +290,18 @@ def test_an_empty_top_is_refused(code):
     net.layers[0].rows = 0
     with pytest.raises(KdnetError, match="python-empty-top"):
         net.forward()
+
+
+def test_a_metric_is_not_asked_for_gradients(code):
+    loss = 'layer { name: "loss" type: "Reduction" bottom: "a" top: "loss" loss_weight: 1 }'
+    net = net_of(INPUT + ip("data", "a") + python(code, "Metric", "a", "metric") + loss)
+    net.forward(data=np.ones((2, 3)))
+    assert (net.blobs["metric"].diff == 0).all()
+    net.backward()
+    assert (net.params["a"][0].diff != 0).all()
+    net.blobs["metric"].diff[0] = 1
+    with pytest.raises(NotImplementedError):
+        net.backward()
 
 
 def test_propagate_down_is_told(code):

@@ -77,8 +77,8 @@ class Blob:
 
     @property
     def has_slope(self) -> bool:
-        """Whether there is a gradient that anybody made or asked for, or a loss weight."""
-        return self._diff is not None or bool(self._slope)
+        """Whether the gradient is not 0."""
+        return bool(self._slope if self._diff is None else self._diff.any())
 
     @property
     def slope(self) -> Floats:

@@ -264,7 +264,7 @@ class Passes:
         every = self.net.message.force_backward
         trained = self._weights.trained(every=every)
         way = way_back(self.net, layers, first, trained, requested)
-        # An end that nobody has given a gradient has none to pass on: it may be of a metric.
+        # An end without a gradient has none to pass on: it may be that of a metric.
         ends = (name for name in sorted(way.ends) if every or self._blobs[name].has_slope)
         way.waiting = {name: self._blobs[name].slope.copy() for name in ends}
         for piece in reversed(self.pieces(range(first, layers.stop))):
