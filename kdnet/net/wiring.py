@@ -17,16 +17,19 @@ def resolve_net(message: pb.NetParameter, source: SourceMap, state: NetState) ->
             loss-weight-count, propagate-down-count, empty-net.
     """
     faults = Faults(NetError)
-    layers = []
+    layers: list[LayerModel] = []
+    left_out: list[LayerModel] = []
     for index, layer in enumerate(message.layer):
         at = source.at(("layer", index))
-        if is_included(layer, state, at, faults):
-            layers.append(_layer(layer, at, state.phase))
+        included = is_included(layer, state, at, faults)
+        (layers if included else left_out).append(_layer(layer, at, state.phase))
+        if included:
             _check_counts(layer, at, faults)
     if not layers:
-        text = f'net "{message.name}" has no layer in phase {pb.Phase.Name(state.phase)}'
+        phase = f" in phase {pb.Phase.Name(state.phase)}" if left_out else ""
+        text = f'net "{message.name}" has no layer{phase}'
         faults.add(Diagnostic("empty-net", text, source.span(())))
-    outputs = _wire(layers, faults)
+    outputs = _wire(layers, left_out, faults)
     faults.raise_if_any()
     return NetModel(message.name, state.phase, tuple(layers), outputs, message, source)
 
@@ -66,14 +69,18 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _wire(layers: list[LayerModel], faults: Faults) -> tuple[str, ...]:
-    """Check every name; return the blobs that no layer reads, in alphabetical order."""
+def _wire(layers: list[LayerModel], left_out: list[LayerModel], faults: Faults) -> tuple[str, ...]:
+    """Check every name; return the blobs that no layer reads, in alphabetical order.
+
+    ``left_out`` are layers that the rules of include and exclude leave out.
+    """
     makers: dict[str, Span | None] = {}
     unread: set[str] = set()
     for layer in layers:
         for index, bottom in enumerate(layer.bottoms):
             if bottom not in makers:
-                faults.add(_unknown_bottom(layer, index, makers, layers))
+                elsewhere = _made_elsewhere(bottom, layers, left_out)
+                faults.add(_unknown_bottom(layer, index, makers, elsewhere))
             unread.discard(bottom)
         for index, top in enumerate(layer.tops):
             in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
@@ -85,23 +92,41 @@ def _wire(layers: list[LayerModel], faults: Faults) -> tuple[str, ...]:
     return tuple(sorted(unread))
 
 
+def _made_elsewhere(
+    blob: str, layers: list[LayerModel], left_out: list[LayerModel]
+) -> tuple[Note, str] | None:
+    """Where a blob is made if not by an earlier layer, and what there is to do about it."""
+    for others, where, hint in (
+        (layers, "further down,", "a layer reads only what the layers above it produce"),
+        (
+            left_out,
+            "left out of this phase,",
+            "its include and exclude say in which phase and stage it is",
+        ),
+    ):
+        other = next((layer for layer in others if blob in layer.tops), None)
+        if other is not None:
+            at = other.source.span(("top", other.tops.index(blob)))
+            return Note(f'layer "{other.name}", {where} produces it', at), hint
+    return None
+
+
 def _unknown_bottom(
-    layer: LayerModel, index: int, makers: dict[str, Span | None], layers: list[LayerModel]
+    layer: LayerModel,
+    index: int,
+    makers: dict[str, Span | None],
+    elsewhere: tuple[Note, str] | None,
 ) -> Diagnostic:
     bottom = layer.bottoms[index]
     text = f'layer "{layer.name}": bottom "{bottom}" is not produced by any earlier layer'
-    later = next((other for other in layers if bottom in other.tops), None)
-    if later is not None:
-        at = later.source.span(("top", later.tops.index(bottom)))
-        notes: tuple[Note, ...] = (Note(f'layer "{later.name}", further down, produces it', at),)
-        hint: tuple[str, ...] = ("a layer reads only what the layers above it produce",)
-    else:
-        notes = ()
-        near = nearest(bottom, makers)
-        at = makers.get(near) if near else None
-        hint = (f'did you mean "{near}" ({at})?',) if at else did_you_mean(bottom, makers)
     span = layer.source.span(("bottom", index))
-    return Diagnostic("unknown-bottom", text, span, notes, hint)
+    if elsewhere is not None:
+        note, advice = elsewhere
+        return Diagnostic("unknown-bottom", text, span, (note,), (advice,))
+    near = nearest(bottom, makers)
+    at = makers.get(near) if near else None
+    hint = (f'did you mean "{near}" ({at})?',) if at else did_you_mean(bottom, makers)
+    return Diagnostic("unknown-bottom", text, span, help=hint)
 
 
 def _duplicate_top(
