@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdnet.errors import did_you_mean
+from kdnet.layers.python import Shaped, wanted_shape
 
 Floats = NDArray[np.float32]
 Hook = Callable[[], None]
@@ -29,7 +30,7 @@ class Named(OrderedDict[str, T]):
         raise KeyError(f'the net has no {self._what} "{name}"{hint}')
 
 
-class Blob:
+class Blob(Shaped):
     """A blob's values and gradients, each a float32 array that stays the same one.
 
     ``data`` and ``diff`` are the arrays themselves: a later run writes into them and reads what
@@ -97,47 +98,13 @@ class Blob:
         """The extents."""
         return self._data.shape
 
-    @property
-    def count(self) -> int:
-        """The number of values."""
-        return self._data.size
-
-    @property
-    def num(self) -> int:
-        """Axis 0 of the legacy four; axes that there are not have extent 1."""
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        """Axis 1 of the legacy four."""
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        """Axis 2 of the legacy four."""
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        """Axis 3 of the legacy four."""
-        return self._legacy(3)
-
-    def _legacy(self, axis: int) -> int:
-        if len(self.shape) > 4:
-            raise ValueError(f"a blob of shape {self.shape} has no num, channels, height, width")
-        return self.shape[axis] if axis < len(self.shape) else 1
-
     def reshape(self, *shape: Any) -> None:
         """Change the shape; as many values as fit are kept, new ones are 0.
 
         Args:
             shape: the extents, one by one or as one sequence.
         """
-        if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
-            shape = tuple(shape[0])
-        wanted = tuple(int(extent) for extent in shape)
-        if min(wanted, default=1) < 1:
-            raise ValueError(f"the shape {wanted} has an extent below 1")
+        wanted = wanted_shape(shape, 1)
         if wanted != self.shape:
             self._resize(wanted)
 
