@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdnet.errors import LIMIT, Diagnostic
+from kdnet.schema.habits import foreign_text
 from kdnet.schema.lexer import (
     END,
     NAME,
@@ -80,7 +81,9 @@ class Cursor:
             self.token_fault(token, "unterminated-string", "the string is not closed on its line")
             self.at += 1
         else:
-            self.token_fault(token, "syntax-error", f"expected {what}, found {shown(token)}")
+            hints = foreign_text(token, self.passed, self.document.text)
+            text = f"expected {what}, found {shown(token)}"
+            self.token_fault(token, "syntax-error", text, help=hints)
         return SyntaxFaultError()
 
     # Steps -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NoReturn, TypeVar
 
 from google.protobuf.message import Message
@@ -21,6 +22,22 @@ M = TypeVar("M", bound=Message)
 # Ten thousand layers take 4 MB; what is larger was not written by hand.
 LARGEST_TEXT_BYTES = 16 << 20
 _HEAD_BYTES = 4096
+# A string, which may hold a #, or a comment.
+_COMMENT = re.compile(r"""("[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')|\#[^\n]*""")
+# Bytes that are not UTF-8, as surrogateescape decodes them.
+_FOREIGN = re.compile("[\udc80-\udcff]")
+_OTHER_TEXTS = (
+    (
+        "a pointer of Git LFS",
+        re.compile(r"version https://git-lfs\.github\.com/spec/"),
+        "git lfs pull fetches the file that it stands for",
+    ),
+    (
+        "a web page (HTML)",
+        re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE),
+        "download the file itself: the raw file of a repository",
+    ),
+)
 
 
 def read_prototxt(path: str | os.PathLike[str], message_type: type[M]) -> Located[M]:
@@ -85,10 +102,24 @@ def _decode(data: bytes, file: str) -> str:
     if nul >= 0:
         raise _not_text(data, file, nul, "a NUL character")
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
+        if (spared := _without_foreign_letters(data)) is not None:
+            return spared
         what = f"byte 0x{data[error.start]:02x} is not UTF-8"
         raise _not_text(data, file, error.start, what) from None
+    for kind, pattern, hint in _OTHER_TEXTS:
+        if pattern.match(text):
+            message = f'"{file}" is no prototxt: this looks like {kind}'
+            fail(SchemaError, "not-a-text-file", message, help=(hint,))
+    return text
+
+
+def _without_foreign_letters(data: bytes) -> str | None:
+    """The text whose comments alone are not in UTF-8, these letters replaced; else None."""
+    text = data.decode(errors="surrogateescape")
+    text = _COMMENT.sub(lambda found: found[1] or _FOREIGN.sub("\ufffd", found[0]), text)
+    return None if _FOREIGN.search(text) else text
 
 
 def _not_text(data: bytes, file: str, bad: int, what: str) -> SchemaError:

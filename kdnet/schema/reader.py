@@ -14,9 +14,11 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from kdnet.errors import Diagnostic, Note, SchemaError
+from kdnet.schema import kdnet_pb2 as pb
 from kdnet.schema.cursor import Cursor, SyntaxFaultError, TooManyFaultsError
 from kdnet.schema.fields import Field, fields_of, is_bytes
 from kdnet.schema.fork_names import unknown_field
+from kdnet.schema.habits import old_field, old_type
 from kdnet.schema.lexer import END, NAME, STRING, SYMBOL, VALUES, Token, shown
 from kdnet.schema.literals import BadLiteralError, Parser, string_bytes
 from kdnet.schema.source import Document, Located, SourceMap
@@ -24,6 +26,7 @@ from kdnet.schema.source import Document, Located, SourceMap
 M = TypeVar("M", bound=Message)
 
 _CLOSER = {"{": "}", "<": ">"}
+_LAYER_FIELDS = frozenset(pb.LayerParameter.DESCRIPTOR.fields_by_name)
 
 
 def read_text(text: str, file: str, message_type: type[M]) -> Located[M]:
@@ -183,7 +186,8 @@ class _Reader:
         for outer in reversed(self.scopes):
             if name.text in outer.fields:
                 return (f'"{name.text}" belongs to {outer.type}, outside "{scope.name.text}"',)
-        hints = unknown_field(scope.type, name.text, list(scope.fields))
+        hints = old_field(scope.type, name.text, _LAYER_FIELDS)
+        hints = hints or unknown_field(scope.type, name.text, list(scope.fields))
         if not hints and len(scope.fields) <= 8:
             return (f"fields of {scope.type}: {', '.join(scope.fields)}",)
         return hints
@@ -285,7 +289,8 @@ class _Reader:
             return parse(token, negative)
         except BadLiteralError as bad:
             message = f'"{field.name}" {bad.message}'
-            self.cursor.fault(bad.code, message, start, token.end, help=bad.help)
+            hints = bad.help + old_type(self.scopes[-1].type, field.name, token)
+            self.cursor.fault(bad.code, message, start, token.end, help=hints)
             return None
 
     def string(self, field: Field) -> str | bytes | None:
@@ -293,8 +298,9 @@ class _Reader:
         token = self.cursor.value(f'a string for "{field.name}"')
         if token.kind != STRING:
             message = f'"{field.name}" wants a string, not {shown(token)}'
-            hint = f'write it in quotes: "{token.text}"'
-            self.cursor.token_fault(token, "bad-value", message, help=(hint,))
+            hints = old_type(self.scopes[-1].type, field.name, token)
+            hints = hints or (f'write it in quotes: "{token.text}"',)
+            self.cursor.token_fault(token, "bad-value", message, help=hints)
             return None
         value = self.piece(field, token)
         while self.cursor.next.kind == STRING:

@@ -18,7 +18,7 @@ TRANSFORMED = {
 DATA_HOLDERS = tuple(TRANSFORMED.values())
 TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
-_TYPES = {
+TYPES = {
     "NONE": "",
     "ABSVAL": "AbsVal",
     "ACCURACY": "Accuracy",
@@ -116,7 +116,7 @@ def _upgrade_layer(
     for name in (name for name in _SAME if name in present):
         _copy(old, new, name)
     if old.HasField("type"):
-        new.type = _TYPES[enum_name(pb.V1LayerParameter.LayerType, old.type)]
+        new.type = TYPES[enum_name(pb.V1LayerParameter.LayerType, old.type)]
     specs = list(_param_specs(old, new, source))
     if specs:
         children["param"] = SourceMap.sequence(specs)
