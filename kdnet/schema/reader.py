@@ -289,7 +289,8 @@ class _Reader:
             return parse(token, negative)
         except BadLiteralError as bad:
             message = f'"{field.name}" {bad.message}'
-            hints = bad.help + old_type(self.scopes[-1].type, field.name, token)
+            old = old_type(self.scopes[-1].type, field.name, token)
+            hints = bad.help + old if token.kind == STRING else bad.help or old
             self.cursor.fault(bad.code, message, start, token.end, help=hints)
             return None
 
