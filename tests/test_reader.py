@@ -161,7 +161,10 @@ def test_binary_files_are_named(tmp_path, monkeypatch, data, kind):
 @pytest.mark.parametrize(
     ("data", "where"),
     [
-        (b'name: "a"\n# caf\xe9\n', "2:6: error: the file is no text: byte 0xe9 is not UTF-8"),
+        (
+            b'name: "a"\nname: "caf\xe9"',
+            "2:11: error: the file is no text: byte 0xe9 is not UTF-8",
+        ),
         (b'name: "a"\n\n x\0', "3:3: error: the file is no text: a NUL character"),
         ("é\0".encode(), "1:2: error: the file is no text: a NUL character"),
         (b"a" * 5000 + b"\0", "1:5001: error: the file is no text: a NUL character"),

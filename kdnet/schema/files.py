@@ -101,13 +101,11 @@ def _decode(data: bytes, file: str) -> str:
     nul = data.find(b"\0")
     if nul >= 0:
         raise _not_text(data, file, nul, "a NUL character")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        if (spared := _without_foreign_letters(data)) is not None:
-            return spared
-        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise _not_text(data, file, error.start, what) from None
+    text = data.decode(errors="surrogateescape")
+    text, bad = _without_foreign_letters(text)
+    if bad is not None:
+        what = f"byte 0x{data[bad]:02x} is not UTF-8"
+        raise _not_text(data, file, bad, what)
     for kind, pattern, hint in _OTHER_TEXTS:
         if pattern.match(text):
             message = f'"{file}" is no prototxt: this looks like {kind}'
@@ -115,11 +113,13 @@ def _decode(data: bytes, file: str) -> str:
     return text
 
 
-def _without_foreign_letters(data: bytes) -> str | None:
-    """The text whose comments alone are not in UTF-8, these letters replaced; else None."""
-    text = data.decode(errors="surrogateescape")
-    text = _COMMENT.sub(lambda found: found[1] or _FOREIGN.sub("\ufffd", found[0]), text)
-    return None if _FOREIGN.search(text) else text
+def _without_foreign_letters(text: str) -> tuple[str, int | None]:
+    """The text with bytes in comments that are not UTF-8 replaced, and the first one elsewhere."""
+    if not _FOREIGN.search(text):
+        return text, None
+    spared = _COMMENT.sub(lambda found: found[1] or _FOREIGN.sub("\ufffd", found[0]), text)
+    bad = _FOREIGN.search(spared)
+    return spared, len(text[: bad.start()].encode(errors="surrogateescape")) if bad else None
 
 
 def _not_text(data: bytes, file: str, bad: int, what: str) -> SchemaError:

@@ -289,8 +289,7 @@ class _Reader:
             return parse(token, negative)
         except BadLiteralError as bad:
             message = f'"{field.name}" {bad.message}'
-            old = old_type(self.scopes[-1].type, field.name, token)
-            hints = bad.help + old if token.kind == STRING else bad.help or old
+            hints = bad.help + old_type(self.scopes[-1].type, field.name, token)
             self.cursor.fault(bad.code, message, start, token.end, help=hints)
             return None
 
