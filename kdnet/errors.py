@@ -26,6 +26,7 @@ from typing import ClassVar, NoReturn
 LIMIT = 20
 _APART = 2
 _LINES_SHOWN = 10
+_WIDEST = 240
 
 
 @dataclass(frozen=True)
@@ -242,10 +243,21 @@ def _excerpt(span: Span | None) -> list[str]:
     if span is None or not span.text:
         return []
     number = str(span.line)
-    width = max(1, min(span.length, len(span.text) - span.column + 1))
+    text, at = _window(span.text, span.column - 1)
+    width = max(1, min(span.length, len(text) - at))
     # Tabs are kept in the caret line, so that it stays below its word at any tab width.
-    lead = "".join("\t" if letter == "\t" else " " for letter in span.text[: span.column - 1])
+    lead = "".join("\t" if letter == "\t" else " " for letter in text[:at])
     return [
-        f"  {number} | {span.text}",
+        f"  {number} | {text}",
         f"  {' ' * len(number)} | {lead}^{'~' * (width - 1)}",
     ]
+
+
+def _window(line: str, at: int) -> tuple[str, int]:
+    """As much of a line as is worth showing around a place, and where the place is in that."""
+    if len(line) <= _WIDEST:
+        return line, at
+    start = max(0, min(at - _WIDEST // 2, len(line) - _WIDEST))
+    text = line[start : start + _WIDEST]
+    before, behind = "..." if start else "", "..." if start + _WIDEST < len(line) else ""
+    return f"{before}{text}{behind}", at - start + len(before)

@@ -1,6 +1,8 @@
-"""A fault that a file has in many places is told once."""
+"""A fault that a file has in many places is told once, and of a long line the part around it."""
 
 from __future__ import annotations
+
+import pytest
 
 from kdnet.errors import Diagnostic, Note, Span, render_all
 
@@ -49,3 +51,14 @@ def test_what_has_no_place_or_a_note_of_its_own_is_told_apart() -> None:
     assert len(render_all(plain).splitlines()) == 3
     noted = [Diagnostic("gone", "it is gone", Span("a", 1, 1), (Note("see"),)) for _ in range(3)]
     assert len(render_all(noted).splitlines()) == 6
+
+
+@pytest.mark.parametrize(("column", "lead"), [(1, ""), (1000, "..."), (3000, "...")])
+def test_of_a_long_line_the_part_around_the_place_is_shown(column: int, lead: str) -> None:
+    line = "".join(chr(ord("a") + place % 26) for place in range(3000))
+    told = render_all([Diagnostic("bad", "it is bad", Span("a", 1, column, 4, line))])
+    _, shown, caret = told.splitlines()
+    assert len(shown) < 260
+    assert shown.startswith(f"  1 | {lead}")
+    assert shown[caret.index("^")] == line[column - 1]
+    assert caret.rstrip().endswith("^~~~" if column < 3000 else "^")
