@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_nets import ok
+from small_nets import ok, run
 
 MADE = """
 layer { name: "made" type: "DummyData" top: "x0" top: "label"
@@ -71,3 +71,47 @@ def test_many_layers_that_never_fire_are_told_together() -> None:
 def test_nothing_is_said_of_what_made_up_data_fire() -> None:
     net = STORED + layers(4, fire=False) + LOSS.replace("x1", "x4")
     assert found(net, "--synthetic-data") == []
+
+
+SOLVED = MADE + layers(1) + LOSS
+
+
+@pytest.mark.parametrize(
+    ("solver", "code"),
+    [
+        ('base_lr: 0.1 lr_policy: "Step" max_iter: 1', "unknown-lr-policy"),
+        ('base_lr: 0.1 lr_policy: "step" max_iter: 1', "missing-solver-field"),
+        ('base_lr: 0.1 lr_policy: "fixed"', "missing-solver-field"),
+        ('base_lr: 0.1 lr_policy: "fixed" max_iter: 1 type: "adam"', "unknown-solver"),
+    ],
+)
+def test_a_solver_that_cannot_train_is_a_fault(solver: str, code: str) -> None:
+    Path("net.prototxt").write_text(SOLVED)
+    Path("solver.prototxt").write_text(f'net: "net.prototxt" {solver}')
+    ended = run("check", "solver.prototxt", "--device", "cpu", "--batches", "0")
+    assert ended.code == 1
+    assert f"[{code}]" in ended.faults
+
+
+@pytest.mark.parametrize("batches", ["0", "1"])
+def test_a_filler_that_is_none_is_a_fault_where_it_is_written(batches: str) -> None:
+    Path("net.prototxt").write_text(SOLVED.replace("xavier", "xaver"))
+    ended = run("check", "net.prototxt", "--device", "cpu", "--batches", batches)
+    assert ended.code == 1
+    first, line, caret, *_ = ended.faults.splitlines()
+    assert first.endswith('error: there is no filler "xaver" [unknown-filler]')
+    assert line[caret.index("^") :].startswith('"xaver"')
+
+
+def test_a_test_net_that_cannot_run_is_a_fault() -> None:
+    bad = (
+        'layer { name: "bad" type: "Accuracy" bottom: "x1" top: "bad" include { phase: TEST } }\n'
+    )
+    Path("net.prototxt").write_text(SOLVED + bad)
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1'
+        " test_iter: 1 test_interval: 1"
+    )
+    ended = run("check", "solver.prototxt", "--device", "cpu", "--batches", "0")
+    assert ended.code == 1
+    assert "[bottom-count]" in ended.faults

@@ -24,7 +24,7 @@ class WeightSlot:
     ``role`` is "trained" (a solver updates it), "state" (its layer does) or "frozen" (nobody).
     ``users`` are the (layer, blob index) pairs that share it by name, the owner first, and
     ``user_shapes`` the shape in which each of them sees it. ``stored`` is its first value, where
-    the layer brings one.
+    the layer brings one. ``filler_span`` is where the filler's type is written, if it is.
     """
 
     name: str
@@ -39,6 +39,7 @@ class WeightSlot:
     users: tuple[tuple[str, int], ...]
     user_shapes: tuple[Shape, ...]
     stored: Stored | None = None
+    filler_span: Span | None = None
 
     @property
     def needs_file(self) -> bool:

@@ -13,6 +13,7 @@ from kdnet.errors import Diagnostic, LayerError, Note, Span
 from kdnet.graph import Emitter, Tensor
 from kdnet.layers import Layer, Weight
 from kdnet.net import LayerModel
+from kdnet.schema import kdnet_pb2 as pb
 
 # Caffe's limit on the values of one blob.
 MAX_VALUES = int(np.iinfo(np.int32).max)
@@ -172,6 +173,18 @@ def weight_slots(
             tuple(blob.users),
             tuple(blob.users.values()),
             blob.weight.stored,
+            _filler_span(blob.layer, blob.weight.filler),
         )
         for tensor, blob in blobs.items()
     )
+
+
+def _filler_span(layer: LayerModel, filler: pb.FillerParameter) -> Span | None:
+    """Where the type of a layer's filler is written; None for one that the layer made up."""
+    for param, message in layer.message.ListFields():
+        if not param.name.endswith("_param"):
+            continue
+        for field_of, value in message.ListFields():
+            if field_of.message_type is filler.DESCRIPTOR and value == filler:
+                return layer.source.span((param.name, field_of.name, "type"))
+    return None

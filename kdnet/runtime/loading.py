@@ -57,5 +57,6 @@ def initial_values(
             values[slot.name] = slot.stored.read()
         else:
             key = f"{slot.layer}/{slot.index}"
-            values[slot.name] = fill(slot.filler, slot.shape, seed=seed, key=key, span=slot.span)
+            at = slot.filler_span or slot.span
+            values[slot.name] = fill(slot.filler, slot.shape, seed=seed, key=key, span=at)
     return values, audit

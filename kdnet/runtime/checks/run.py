@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
-from kdnet.compile import trace_forward
+from kdnet.compile import Forward, trace_forward
 from kdnet.compile.probe import Probe, build_probe
+from kdnet.compile.weights import weight_slots
 from kdnet.errors import DataError, Diagnostic, WeightsError
 from kdnet.graph import Emitter
+from kdnet.net import SolverModel
 from kdnet.runtime.checks.registry import Subject, rules
 from kdnet.runtime.checks.sample import Sample, Setting, take_sample
 from kdnet.runtime.feeding import open_sources
@@ -19,10 +21,10 @@ from kdnet.runtime.hosted import open_engine
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import Plan, TrainOptions, make_plan
-from kdnet.runtime.rate import scheduled_at
-from kdnet.runtime.setup import choose_run_device
-from kdnet.solvers import schedules_of
-from kdnet.weights import read_weights
+from kdnet.runtime.rate import Rate, scheduled_at
+from kdnet.runtime.setup import check_solver, choose_run_device
+from kdnet.solvers import schedules_of, transforms_of
+from kdnet.weights import check_filler, read_weights
 
 Array = NDArray[Any]
 
@@ -52,12 +54,14 @@ def check_training(options: CheckOptions, log: CaffeLog) -> Findings:
             or weights that are not there only leave the checks out that need them.
     """
     plan = make_plan(options.training, log)
+    _check_solver(plan.solver)
     schedules = schedules_of(plan.solver, plan.net)
     device, _ = choose_run_device(options.training, plan.solver)
     forward = trace_forward(
         plan.net, Emitter(provider=device.kind), options.training.input_shapes, schedules
     )
     probe = build_probe(forward)
+    _check_rest(plan, forward)
     findings = Findings()
     sample = None
     if options.batches and not probe.measures:
@@ -81,6 +85,25 @@ def check_training(options: CheckOptions, log: CaffeLog) -> Findings:
     subject = Subject(probe, sample)
     findings.found = [fault for rule in rules().values() for fault in rule(subject)]
     return findings
+
+
+def _check_solver(solver: SolverModel) -> None:
+    check_solver(solver)
+    Rate(solver)
+    transforms_of(solver)
+
+
+def _check_rest(plan: Plan, forward: Forward) -> None:
+    """Refuse test nets that cannot run, and what no file fills and no filler can."""
+    for net, _ in plan.tests:
+        with suppress(DataError):
+            emitter = Emitter(provider=forward.g.provider)
+            trace_forward(net, emitter, plan.options.input_shapes, forward.schedules)
+    if plan.weight_files or plan.joined_weights:
+        return
+    for slot in weight_slots(forward.weights, frozenset(), frozenset(forward.trace.updates)):
+        if slot.stored is None:
+            check_filler(slot.filler, slot.shape, span=slot.filler_span or slot.span)
 
 
 def _sample(plan: Plan, probe: Probe, setting: Setting) -> Sample:
