@@ -63,3 +63,19 @@ def test_a_net_with_faults_is_told_those_of_a_net(tmp_path: Path) -> None:
     assert ended.code == 1
     assert 'DummyDataParameter has no field "one"' in ended.faults
     assert "JoinParameter" not in ended.faults
+
+
+def test_a_solver_beside_the_net_names_it_from_a_folder_above(caffe: Path) -> None:
+    """Its path leads nowhere from here, but its end is the net's own."""
+    small = caffe / "models" / "small"
+    ended = run("train", str(small / "net.prototxt"), "--device", "cpu")
+    assert (ended.code, ended.faults) == (0, "")
+    assert f'using the solver beside the net: "{small / "solver.prototxt"}"' in ended.err
+    assert "Learning Rate Policy: fixed" in ended.err
+
+
+def test_a_solver_of_another_folders_net_is_not_meant(caffe: Path) -> None:
+    solver = caffe / "models" / "small" / "solver.prototxt"
+    solver.write_text(solver.read_text().replace("models/small", "models/large"))
+    ended = run("check", str(caffe / "models" / "small" / "net.prototxt"), "--batches", "0")
+    assert "no solver given and none beside the net" in ended.err

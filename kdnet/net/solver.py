@@ -117,10 +117,16 @@ def names_net(solver_path: Path, net_path: Path) -> bool:
             raise
         return False
     named = [solver.message.net, solver.message.train_net]
-    return any(
-        name and Path(find_path(name, str(solver_path))).resolve() == net_path.resolve()
-        for name in named
-    )
+    return any(name and _is_meant(name, solver_path, net_path) for name in named)
+
+
+def _is_meant(named: str, solver_path: Path, net_path: Path) -> bool:
+    """Whether a path in a solver is the net's: as it is found, else as from a folder above."""
+    found, net = Path(find_path(named, str(solver_path))), net_path.resolve()
+    if found.is_file():
+        return found.resolve() == net
+    parts = Path(named).parts
+    return len(parts) > 1 and net.parts[-len(parts) :] == parts
 
 
 def _mentions(path: Path, name: str) -> bool:
