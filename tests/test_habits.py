@@ -95,3 +95,15 @@ def test_a_string_must_be_utf_8(tmp_path: Path) -> None:
     assert fault.message == "the file is no text: byte 0xe9 is not UTF-8"
     assert fault.span is not None
     assert (fault.span.line, fault.span.column) == (2, 11)
+
+
+def test_an_input_without_a_shape_that_a_layer_makes_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    layer = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } }'
+    path.write_text(f'input: "x" {layer}')
+    net = read_net(path).message
+    assert [found.name for found in net.layer] == ["in"]
+    assert not net.input
+    path.write_text(f'input: "x" input: "y" {layer}')
+    with pytest.raises(SchemaError, match='input "y" has no shape'):
+        read_net(path)

@@ -127,18 +127,27 @@ def _upgrade_inputs(net: pb.NetParameter, source: SourceMap, faults: Faults) -> 
         nodes = [source.at(("layer", i)) for i in range(len(net.layer) - 1)]
         source = source.with_child(("layer",), SourceMap.sequence([node, *nodes]))
     elif written is not None:
-        faults.add(
-            Diagnostic(
-                "input-without-shape",
-                f'input "{net.input[0]}" has no shape',
-                source.span(("input", 0)),
-                help=("give input_shape { dim: ... } for each input",),
-            )
-        )
+        _check_made(net, source, faults)
     for name in ("input", "input_shape", "input_dim"):
         net.ClearField(name)
         source = source.with_child((name,), None)
     return source
+
+
+def _check_made(net: pb.NetParameter, source: SourceMap, faults: Faults) -> None:
+    """Inputs without shapes are left out, as in Caffe; then layers must make them."""
+    made = {top for layer in net.layer for top in layer.top}
+    for index, name in enumerate(net.input):
+        if name not in made:
+            faults.add(
+                Diagnostic(
+                    "input-without-shape",
+                    f'input "{name}" has no shape',
+                    source.span(("input", index)),
+                    help=("give input_shape { dim: ... } for each input",),
+                )
+            )
+            return
 
 
 def _input_layer(
