@@ -201,6 +201,15 @@ def test_unloaded_teachers_may_be_allowed_and_are_warned_of() -> None:
     assert audit.warnings == ('frozen layer "t" keeps random filler values (--allow-unloaded)',)
 
 
+def test_many_allowed_layers_are_one_warning() -> None:
+    targets = [target(f"t{index}", (2,), frozen=True) for index in range(4)]
+    _, audit = assign(targets, [], allow_unloaded=True)
+    assert audit.warnings == (
+        '4 frozen layers, "t0" to "t3", keep random filler values (--allow-unloaded)',
+    )
+    assert len(assign(targets[:3], [], allow_unloaded=True)[1].warnings) == 3
+
+
 def test_a_frozen_layer_with_fixed_fillers_needs_no_file() -> None:
     up = Target("up", ((1, 1, 4, 4),), frozen=True, needs_file=False, span=None)
     _, audit = assign([up], [])

@@ -24,7 +24,7 @@ from kdnet.runtime.joining import read_named
 from kdnet.runtime.loading import initial_values
 from kdnet.runtime.log import CaffeLog
 from kdnet.runtime.plan import asked_for, check_input_shapes, check_net
-from kdnet.runtime.scoring import Collector, HeadScore, score_head
+from kdnet.runtime.scoring import Collector, HeadScore, not_finite, score_head
 from kdnet.runtime.signals import StopRequest
 from kdnet.runtime.state import StateBuffers
 from kdnet.runtime.synthetic import with_stand_ins
@@ -184,6 +184,11 @@ def _scored(found: Collector, log: CaffeLog) -> tuple[HeadScore, ...]:
     if found.left_out:
         text = f"the last {found.left_out} batches are in the means, but not in the heads' scores"
         log.line(places.OWN, f"{text}: too many values to keep")
+    for head in found.heads:
+        bad, rows = not_finite(head, found)
+        if bad:
+            text = f'"{head.blob}" is not finite in {bad} of {rows} rows: it gets no score'
+            log.line(places.OWN, f"warning: {text}")
     scores = (score_head(head, found) for head in found.heads)
     return tuple(score for score in scores if score is not None)
 

@@ -23,6 +23,8 @@ Shape = tuple[int, ...]
 Values = dict[tuple[str, int], NDArray[np.float32]]
 
 _LEGACY_AXES = 4
+# Of so many layers each is warned of on its own.
+_APART = 3
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,7 @@ def audit_layers(
             warnings += _non_finite(file, target, layer.take(target))
     unloaded = _unloaded(targets, rows)
     if allow_unloaded:
-        warnings += [
-            f'frozen layer "{target.layer}" keeps random filler values (--allow-unloaded)'
-            for target in unloaded
-        ]
+        warnings += _allowed(unloaded)
     else:
         faults += _unloaded_faults(unloaded, wanted, files, indexes)
     warnings += _unused(files, indexes, wanted)
@@ -187,6 +186,15 @@ def audit_layers(
         if (names := tuple(name for name in index if name not in wanted))
     )
     return Audit(tuple(rows), ignored, tuple(warnings), tuple(faults))
+
+
+def _allowed(unloaded: Sequence[Target]) -> list[str]:
+    """A line for each layer, or one for many: the account's rows name them all."""
+    names = [target.layer for target in unloaded]
+    end = "random filler values (--allow-unloaded)"
+    if len(names) > _APART:
+        return [f'{len(names)} frozen layers, "{names[0]}" to "{names[-1]}", keep {end}']
+    return [f'frozen layer "{name}" keeps {end}' for name in names]
 
 
 def _row(target: Target, file: str, *, found: bool, misfits: bool) -> AuditRow:

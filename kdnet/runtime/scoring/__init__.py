@@ -7,6 +7,7 @@ from kdnet.runtime.scoring.scores import (
     ClassifierScore,
     HeadScore,
     ReconstructionScore,
+    not_finite,
     score_head,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "ReconstructionScore",
     "as_json",
     "as_text",
+    "not_finite",
     "score_head",
 ]

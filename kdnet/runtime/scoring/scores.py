@@ -94,8 +94,10 @@ HeadScore = ClassifierScore | BinaryScore | ReconstructionScore
 
 
 def score_head(head: Head, found: Collector) -> HeadScore | None:
-    """The score of a head; None where no item has a target."""
+    """The score of a head; None where no item has a target, or where some are not finite."""
     rows, targets = found.rows(head.blob), found.targets(head.blob)
+    if not np.isfinite(rows).all():
+        return None
     if head.kind == "values":
         return _reconstruction(head, rows)
     if targets is None:
@@ -103,6 +105,13 @@ def score_head(head: Head, found: Collector) -> HeadScore | None:
     if head.kind == "binary":
         return _binary(head, rows, targets)
     return _classifier(head, rows, targets, found)
+
+
+def not_finite(head: Head, found: Collector) -> tuple[int, int]:
+    """How many of a head's rows have an infinity or no number, and how many rows there are."""
+    rows = found.rows(head.blob)
+    bad = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+    return int(bad.sum()), len(rows)
 
 
 def _reconstruction(head: Head, errors: Array) -> ReconstructionScore:
