@@ -150,6 +150,33 @@ def test_data_of_another_phase_say_the_shape(tmp_path: Path):
     assert len(heard.lines) == 1
 
 
+PHASES = (
+    DATA % "include { phase: TRAIN } transform_param { crop_size: 5 }"
+    + DATA % "include { phase: TEST }"
+    + HEAD
+)
+
+
+def test_made_up_data_of_another_phase_say_the_shape(tmp_path: Path):
+    nets = [resolved(PHASES, tmp_path, phase) for phase in (pb.TRAIN, pb.TEST)]
+    for found in (with_stand_ins(nets, {}, Heard().log)[1], _tested(nets)):
+        assert found.layers[0].stand_in == StandIn(((3, 5, 5),), (0, 7), 4)
+
+
+def _tested(nets: list[NetModel]) -> NetModel:
+    heard = Heard()
+    (found,) = with_stand_ins(nets[1:], {}, heard.log, nets[:1])
+    assert len([line for line in heard.lines if line]) == 1
+    return found
+
+
+def test_a_test_alone_takes_the_shape_from_the_training_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(PHASES)
+    words = ["--synthetic-data", "--device", "cpu", "--iterations", "1"]
+    assert main(["test", "net.prototxt", *words]) == 0
+
+
 HDF5 = (
     """layer { name: "h" type: "HDF5Data" top: "data" top: "label" top: "more"
     hdf5_data_param { source: "list.txt" batch_size: 4 } }"""

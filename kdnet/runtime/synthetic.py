@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from kdnet.compile import trace_forward
 from kdnet.data.missing import image_shape, is_missing, lacks_matrix, lacks_mean, named_path
 from kdnet.data.source import source_class, static_shapes
+from kdnet.data.transform import transformed_shape
 from kdnet.errors import DataError, Diagnostic, Faults
 from kdnet.graph import Emitter
 from kdnet.layers import is_data, roles_of
@@ -33,20 +35,24 @@ class _Known:
 
 
 def with_stand_ins(
-    nets: Sequence[NetModel], given: Mapping[str, Shape], log: CaffeLog
+    nets: Sequence[NetModel],
+    given: Mapping[str, Shape],
+    log: CaffeLog,
+    others: Sequence[NetModel] = (),
 ) -> list[NetModel]:
     """The nets with a stand-in for each data layer whose data, or whose mean file, is not there.
 
     The identity stands in for a matrix of InfogainLoss that is not there.
 
     Shapes come from the layer, from ``given`` (item shapes by first top), from a mean file, from
-    crop_size, else from the data of the same top in another of the nets; the range of labels from
-    the layers that read them. Data that are there stay.
+    crop_size, else from what is read of the same top in another of the nets; the range of labels
+    from the layers that read them. Data that are there stay.
 
     Args:
         nets: The nets of one run.
         given: What the command line says.
         log: Hears of every stand-in.
+        others: Nets that only tell shapes.
 
     Raises:
         DataError: unknown-item-shape, with what a layer's parameters are refused for.
@@ -54,7 +60,7 @@ def with_stand_ins(
     """
     told: set[str] = set()
     nets = [_with_matrices(_with_means(net, log), told, log) for net in nets]
-    known = _Known(given, _shapes_there(nets, given))
+    known = _Known(given, _shapes_there([*nets, *others], given))
     faults = Faults(DataError)
     made = [_with_shapes(net, known, faults) for net in nets]
     faults.raise_if_any()
@@ -101,13 +107,21 @@ def _tell(text: str, told: set[str], log: CaffeLog) -> None:
 
 
 def _shapes_there(nets: Sequence[NetModel], given: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Item shapes, by first top, of the images that are there."""
+    """Item shapes, by first top: of images that are there, else of those whose shape is told."""
     found: dict[str, Shape] = {}
+    told: dict[str, Shape] = {}
     for layer in _data_layers(nets):
-        if layer.type in _IMAGES and not is_missing(layer):
-            top = layer.tops[0]
+        if layer.type not in _IMAGES:
+            continue
+        top = layer.tops[0]
+        if not is_missing(layer):
             found[top] = static_shapes(layer, shape=given.get(top))[0][1:]
-    return found
+            continue
+        # What is wrong with a layer is said where it gets its stand-in.
+        with suppress(DataError):
+            if shape := image_shape(layer, given.get(top)):
+                told[top] = transformed_shape(layer, shape)
+    return told | found
 
 
 def _data_layers(nets: Sequence[NetModel]) -> list[LayerModel]:

@@ -99,7 +99,7 @@ def test_net(
     shapes = options.input_shapes
     check_input_shapes(shapes, [net], every_top=options.synthetic_data)
     if options.synthetic_data:
-        (net,) = with_stand_ins([net], shapes, log)
+        (net,) = with_stand_ins([net], shapes, log, _trained(located, options))
     files = [*named.files, *(read_weights(path) for path in options.weights)]
     watched = _Watched(_pairs(located, options), files, log)
     evaluation = compile_evaluation(
@@ -197,6 +197,14 @@ def _resolved(located: Located[pb.NetParameter], phase: int, options: TestOption
     stated = NetState(phase).merged(located.message.state) if phase == pb.TEST else NetState(phase)
     state = asked_for(stated, options.level, options.stages)
     return resolve_net(located.message, located.source, state)
+
+
+def _trained(located: Located[pb.NetParameter], options: TestOptions) -> list[NetModel]:
+    """The net in TRAIN phase, whose data may tell shapes; none where it is no net."""
+    try:
+        return [_resolved(located, pb.TRAIN, options)]
+    except KdnetError:
+        return []
 
 
 def _pairs(located: Located[pb.NetParameter], options: TestOptions) -> tuple[Pair, ...]:

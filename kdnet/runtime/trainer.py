@@ -238,10 +238,14 @@ class Trainer:
         )
         name = f'"{culprit.blob}"' if culprit else "the loss"
         text = f"{name} is {float(values[LOSS]):g} at iteration {self.iteration}"
-        hints = (
+        hints: tuple[str, ...] = (
             f"try a base_lr below {self._rate(self.iteration):g}, or clip_gradients",
             "snapshots already written are whole",
         )
+        if self.iteration == (self.run.resume.iteration if self.run.resume else 0):
+            hints = (
+                "no weight has moved yet: look at the data, the fillers and what no file filled",
+            )
         span = culprit.span if culprit else self.run.training.main.loss_span
         return Diagnostic("non-finite-loss", text, span, help=hints)
 
