@@ -12,6 +12,7 @@ from tables.sources import PIXELS, datum, write_lmdb
 
 from kdnet.cli import main
 from kdnet.data import open_source
+from kdnet.errors import DataError
 from kdnet.net import NetModel, NetState, resolve_net
 from kdnet.net.model import StandIn
 from kdnet.runtime.feeding import open_sources
@@ -198,6 +199,16 @@ def test_tops_of_hdf5_are_numbers_and_labels(tmp_path: Path):
     for values in (data, more):
         assert 0 <= values.min() < 0.1
         assert 0.9 < values.max() < 1
+
+
+def test_every_top_of_unknown_shape_is_told(tmp_path: Path):
+    with pytest.raises(DataError) as caught:
+        made(HDF5.replace('bottom: "data" top', 'bottom: "more" top'), tmp_path)
+    found = [(fault.code, fault.help[0].split("=")[0]) for fault in caught.value.diagnostics]
+    assert found == [
+        ("unknown-item-shape", "say --input-shape data"),
+        ("unknown-item-shape", "say --input-shape more"),
+    ]
 
 
 def test_a_list_whose_files_are_gone_has_a_stand_in_and_one_whose_are_there_has_none(tmp_path):

@@ -156,7 +156,15 @@ def _stand_in(net: NetModel, layer: LayerModel, known: _Known) -> StandIn:
     declared = cls.declared_shapes(layer, known.given.get(top)) if cls else None
     if declared is not None:
         return StandIn(declared, none)
-    return StandIn(tuple(_row_shape(net, layer, name, known) for name in layer.tops), none)
+    faults = Faults(DataError)
+    shapes: list[Shape] = []
+    for name in layer.tops:
+        try:
+            shapes.append(_row_shape(net, layer, name, known))
+        except DataError as error:
+            faults.extend(error)
+    faults.raise_if_any()
+    return StandIn(tuple(shapes), none)
 
 
 def _row_shape(net: NetModel, layer: LayerModel, top: str, known: _Known) -> Shape:
