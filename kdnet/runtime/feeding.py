@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,18 +35,21 @@ def open_sources(
     Raises:
         DataError: what a source says; input-has-no-data for an Input layer.
     """
-    found = []
-    for model in net.layers:
-        if not is_data(model):
-            continue
-        if model.type == "Input" and model.stand_in is None:
-            text = f'layer "{model.name}": an Input layer has no data to run on'
-            hint = ("give the net a Data, HDF5Data, ImageData, MemoryData or DummyData layer",)
-            fail(DataError, "input-has-no-data", text, span=model.position, help=hint)
-        shape = (shapes or {}).get(model.tops[0])
-        found.append(open_source(model, seed=seed, shape=shape))
-    for source in found:
-        source.attach({other.layer.name: other for other in found})
+    found: list[Source] = []
+    with ExitStack() as opened:
+        for model in net.layers:
+            if not is_data(model):
+                continue
+            if model.type == "Input" and model.stand_in is None:
+                text = f'layer "{model.name}": an Input layer has no data to run on'
+                hint = ("give the net a Data, HDF5Data, ImageData, MemoryData or DummyData layer",)
+                fail(DataError, "input-has-no-data", text, span=model.position, help=hint)
+            shape = (shapes or {}).get(model.tops[0])
+            found.append(opened.enter_context(open_source(model, seed=seed, shape=shape)))
+        for source in found:
+            source.attach({other.layer.name: other for other in found})
+        # All went well: they are the caller's to close.
+        opened.pop_all()
     return found
 
 
