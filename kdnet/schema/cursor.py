@@ -39,6 +39,8 @@ class Cursor:
         self.tokens = tokenize(document.text)
         self.at = 0
         self.faults: list[Diagnostic] = []
+        # Whether the field that was named last may have several values.
+        self.several = False
 
     @property
     def next(self) -> Token:
@@ -81,7 +83,7 @@ class Cursor:
             self.token_fault(token, "unterminated-string", "the string is not closed on its line")
             self.at += 1
         else:
-            hints = foreign_text(token, self.passed, self.document.text)
+            hints = foreign_text(token, self.passed, self.document.text, several=self.several)
             text = f"expected {what}, found {shown(token)}"
             self.token_fault(token, "syntax-error", text, help=hints)
         return SyntaxFaultError()

@@ -43,20 +43,26 @@ def old_type(message: str, field: str, token: Token) -> tuple[str, ...]:
     return ()
 
 
-def foreign_text(token: Token, before: Token, text: str) -> tuple[str, ...]:
+def foreign_text(token: Token, before: Token, text: str, *, several: bool) -> tuple[str, ...]:
     """Help lines for a token that no field begins with, and no value.
 
     Args:
         token: the token.
         before: the token before it.
         text: the whole file.
+        several: whether the field that was named last may have several values.
     """
+    listed = token.kind == NUMBER and before.kind == SYMBOL and before.text == ","
+    if listed and several:
+        return ("several values are written [1, 2]",)
+    if listed:
+        return ("it takes one value; a fraction is written with a point",)
+    if token.text == "[" and not several:
+        return ("it takes one value",)
     if token.text == "/":
         return ("a comment begins with #",)
     if token.text and token.text in _CURLY:
         return ('quotes are straight: "..."',)
     if text.startswith(("<<<<<<<", "=======", ">>>>>>>"), token.start):
         return ("a merge left its marks here",)
-    if token.kind == NUMBER and before.kind == SYMBOL and before.text == ",":
-        return ("several values are written [1, 2], and a fraction with a point",)
     return ()

@@ -207,6 +207,7 @@ class _Reader:
 
     def field(self, scope: _Scope, field: Field, name: Token) -> None:
         """Read the value or the list of values of one field, its name being read."""
+        self.cursor.several = field.repeated
         if not field.repeated and field.name in scope.node.children:
             note = Note("first given here", scope.node.children[field.name].place)
             message = f'{scope.type} has "{field.name}" twice'
