@@ -14,7 +14,11 @@ _FIELDS = {
 }
 _NEWER = 'layers { } is the old format: newer types are written layer { type: "..." }'
 _QUOTED = "or write layer { for layers {, since its types are in quotes"
-_CURLY = "“”‘’„«»"
+_MARKS = (
+    ("/", "a comment begins with #"),
+    ("“”‘’„«»", 'quotes are straight: "..."'),
+    ("[", "it takes one value"),
+)
 
 
 def old_field(message: str, field: str, newer: frozenset[str]) -> tuple[str, ...]:
@@ -52,17 +56,11 @@ def foreign_text(token: Token, before: Token, text: str, *, several: bool) -> tu
         text: the whole file.
         several: whether the field that was named last may have several values.
     """
-    listed = token.kind == NUMBER and before.kind == SYMBOL and before.text == ","
-    if listed and several:
-        return ("several values are written [1, 2]",)
-    if listed:
-        return ("it takes one value; a fraction is written with a point",)
-    if token.text == "[" and not several:
-        return ("it takes one value",)
-    if token.text == "/":
-        return ("a comment begins with #",)
-    if token.text and token.text in _CURLY:
-        return ('quotes are straight: "..."',)
+    if token.kind == NUMBER and before.kind == SYMBOL and before.text == ",":
+        one = "it takes one value; a fraction is written with a point"
+        return ("several values are written [1, 2]" if several else one,)
     if text.startswith(("<<<<<<<", "=======", ">>>>>>>"), token.start):
         return ("a merge left its marks here",)
-    return ()
+    if token.text == "[" and several:
+        return ()
+    return tuple(hint for letters, hint in _MARKS if token.text and token.text in letters)
