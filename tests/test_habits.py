@@ -32,6 +32,7 @@ def first_fault(text: str) -> tuple[str, tuple[str, ...]]:
         ("layer { type: Convolution }", "bad-value", 'write it in quotes: "Convolution"'),
         ('layers { type: "Input" }', "bad-value", "or write layer { for layers {"),
         ("layers { type: PRELU }", "unknown-enum-value", "layers { } is the old format"),
+        ("layer { relu_param { engine: MKL2017 } }", "unknown-enum-value", "engine has no effect"),
         ("layer { blobs_lr: 1 }", "unknown-field", "write param { lr_mult: ... } for each blob"),
         ("layer { weight_decay: 1 }", "unknown-field", "write param { decay_mult: ... } for each"),
         ("layer { blob_share_mode: STRICT }", "unknown-field", "write param { share_mode: ... }"),

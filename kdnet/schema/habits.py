@@ -37,7 +37,12 @@ def old_field(message: str, field: str, newer: frozenset[str]) -> tuple[str, ...
 
 
 def old_type(message: str, field: str, token: Token) -> tuple[str, ...]:
-    """Help lines for the type of a layer that is written as the other format writes it."""
+    """Help lines for the type of a layer that is written as the other format writes it.
+
+    For an engine, of which forks have more, that it may go.
+    """
+    if field == "engine":
+        return ("engine has no effect in kdnet: leave it out",)
     if field != "type":
         return ()
     if message == "V1LayerParameter" and token.text[1:-1] not in V1_TYPES:
